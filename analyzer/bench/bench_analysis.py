@@ -54,7 +54,10 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
         stored_figures.write(conn, group, generation, rows, {"alpha": alpha, "slo": dict(asked) if asked else None})
     finally:
         conn.close()
-    lines = [*bench_verdict.table(loads), "", *bench_verdict.verdict(loads)] if loads else ["nothing was measured yet"]
+    lines = ["nothing was measured yet"]
+    if loads:
+        server = bench_verdict.server_table(loads)
+        lines = [*bench_verdict.table(loads), *(["", *server] if server else []), "", *bench_verdict.verdict(loads)]
     if asked and any(stage.slo != dict(asked) for stage in planned):
         lines.append("(objectives are those of this command; some stages were sent under others, or none)")
     files: Json = {}

@@ -10,13 +10,14 @@ from typing import Any
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.saturation import LoadZone, highest_within, knee
 from analyzer.bench.figures.stage_results import StageResult
+from analyzer.bench.read.server_side import Drafting
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
 from analyzer.store.tables import as_columns
 
 Json = dict[str, Any]
 
 
-BENCH_VERSION = "1"  # raise it whenever a stored figure of a bench could change
+BENCH_VERSION = "2"  # raise it whenever a stored figure of a bench could change
 STAGE = "bench"
 TABLES = {
     "bench_points": ("level", "load"),
@@ -215,15 +216,51 @@ def dumps(value: object) -> str:
 
 
 def _server(point: Point) -> Json:
+    """What the servers said of a load, its repeats put together; a name that is not there is one that no server says,
+    and a count of 0 stood still."""
     parts = [result.breakdown for result in point.results if result.breakdown is not None]
-    usage = [result.kv_usage for result in point.results if result.kv_usage is not None]
     row: Json = {"replies": replies_json(point)}
     if parts:
         row["ttft_parts_s"] = {
             name: finite(sum(getattr(part, name) for part in parts) / len(parts))
             for name in ("client", "server", "queue", "prefill", "other", "beyond")
         }
+    sides = [result.server for result in point.results if result.server is not None]
+    if not sides:
+        return row
+    usage = [side.gauges["kv_usage"] for side in sides if "kv_usage" in side.gauges]
     if usage:
         row["kv_cache_usage_mean"] = finite(sum(u.mean for u in usage) / len(usage))
         row["kv_cache_usage_max"] = finite(max(u.maximum for u in usage))
+    row["engine"] = sides[0].engine
+    row["stages"] = [_side_json(result) for result in point.results if result.server is not None]
     return row
+
+
+def _side_json(result: StageResult) -> Json:
+    """One stage. `histograms` in seconds; `counters`: by how much they grew over the stage."""
+    side = result.server
+    assert side is not None
+    return {
+        "repeat": result.stage.repeat_idx,
+        "histograms": {
+            name: {"n": seen.count, "mean_s": seen.mean, "p50_s": finite(seen.p50), "p99_s": finite(seen.p99)}
+            for name, seen in side.histograms.items()
+        },
+        "gauges": {name: {"mean": span.mean, "max": span.maximum} for name, span in side.gauges.items()},
+        "counters": dict(side.counters),
+        "cached_share": finite(side.cached_share),
+        "drafting": None if side.drafting is None else _drafting_json(side.drafting),
+        "restarts": side.n_restarts,
+        "requests_of_others": side.of_others,
+    }
+
+
+def _drafting_json(drafting: Drafting) -> Json:
+    return {
+        "acceptance": finite(drafting.acceptance),
+        "accepted_length": finite(drafting.accepted_length),
+        "draft_length": finite(drafting.draft_length),
+        "by_position": list(drafting.by_position),
+        "source": drafting.source,
+    }

@@ -47,11 +47,11 @@ async def run_stage(
         maker = Maker(server.settings, workload, stage, bodies, shown)
         schedule = await _schedule(maker, left)
         await store.save([*head, *schedule.rows(maker, server.session_id)])
-        urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
-        sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
+        sampler = stage_sampler(server, stage)
         await sampler.take("before")
         tally = Tally()
         progress = StageProgress(stage, left, tally, server.log)
+        progress.server_now = sampler.now
         start_ns = await open_window(server, stage, left, LEAD_NS if stage.load.is_open else 0)
         arrivals = _arrivals(maker, schedule, server.session_id)
         window, health = Window(server, progress, tally), progress.health
@@ -85,8 +85,6 @@ async def run_stage(
         await store.flush()
         await sampler.take("after")
         client = health.row()
-        for row in await asyncio.to_thread(sampler.rows, server.session_id, stage.run.run_id):
-            await store.insert("server_samples", row)
         counts = {
             "run_id": stage.run.run_id,
             "done": progress.done,
@@ -134,6 +132,19 @@ async def _schedule(maker: Maker, left: Left | None) -> Schedule:
     measured = await asyncio.to_thread(maker.plan, seqs, measured=True)
     warm_up = await asyncio.to_thread(maker.plan, range(free, free + stage.n_warm_up), measured=False)
     return Schedule(stage, left, warm_up, measured, free + stage.n_warm_up, stage.seconds_left(left))
+
+
+def stage_sampler(server: ServerSession, stage: Stage) -> Sampler:
+    """Reads the metrics pages of a stage's servers into the store."""
+    bench = server.settings.bench
+    return Sampler(
+        get_text=server.sender.pages.get_text,
+        urls=metrics_urls(stage.run.level.endpoints, bench.metrics_url),
+        every_s=bench.scrape_interval_s,
+        session_id=server.session_id,
+        run_id=stage.run.run_id,
+        save=lambda row: server.store.insert("server_samples", row),
+    )
 
 
 async def open_window(server: ServerSession, stage: Stage, left: Left | None, lead_ns: int) -> int:

@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kvt_async.bench.bench_progress import StageProgress
-from kvt_async.bench.scrape import Sampler, metrics_urls
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Left, Stage
-from kvt_async.bench.stage_run import end_row, open_window
+from kvt_async.bench.stage_run import end_row, open_window, stage_sampler
 from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder, WindowPlace
 from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.errors import LocalError
@@ -68,15 +67,15 @@ class WindowSenders:
 
     async def send(self, stage: Stage, left: Left | None, head: Sequence[Row] = (), shown: Json | None = None) -> Json:
         """What `run_stage` does, with all processes; a window whose process died is no whole one, and says LOCAL."""
-        server, bench = self.server, self.server.settings.bench
+        server = self.server
         for process, order in zip(self.pool.processes, self._orders(stage, left, shown), strict=True):
             process.wire.send(order)
         rows = [row for process in self.pool.processes for row in (await self._next(process, Planned)).rows]
         await server.store.save([*head, *rows])
-        urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
-        sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
+        sampler = stage_sampler(server, stage)
         await sampler.take("before")
         progress, ended = PooledProgress(stage, left, self.pool.n, server.log), list[Ended | None]()
+        progress.server_now = sampler.now
         server.interrupts.draining = True
         start_ns = await open_window(server, stage, left, LEAD_NS)
         self.pool.tell(Go(start_ns))
@@ -93,8 +92,6 @@ class WindowSenders:
             server.interrupts.draining = False
         await self.pool.take_over()
         await sampler.take("after")
-        for row in await asyncio.to_thread(sampler.rows, server.session_id, stage.run.run_id):
-            await server.store.insert("server_samples", row)
         tally = progress.pooled(is_open=stage.load.is_open)
         tally.peak_in_flight = _peak(server.reader, stage.run.run_id, server.session_id)
         client = progress.client_health()

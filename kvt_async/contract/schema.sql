@@ -221,7 +221,8 @@ CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of
     reasoning        TEXT,                      -- reasoning deltas joined, under all their names; never scored
     tool_calls_json  TEXT,                      -- [{name, arguments, id}, ...], arguments as sent; NULL: none
     finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
-    usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
+    usage_json       TEXT,                      -- the server's usage object as sent, llama.cpp's counts of drafted
+                                                --   tokens in it under `timings`; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}; of levels that evict while
                                                 --   they answer also n_compressions, kept_tokens, peak_tokens, when
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it

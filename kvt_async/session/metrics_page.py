@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kvt_async.contract.formulas.cache_counters import CACHE_COUNTERS, grown
+from kvt_async.contract.formulas.metric_samples import grown
+from kvt_async.contract.formulas.server_figures import CACHE_COUNTERS
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -71,4 +72,5 @@ def prefix_hits(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     hits = {names.queries: n for names in CACHE_COUNTERS if (n := grown(before, after, names.hits)) is not None}
     if not hits:
         return None
-    return {"hits": sum(hits.values()), "queries": sum(grown(before, after, queries) or 0.0 for queries in hits)}
+    queries = {name for names in hits for name in names}
+    return {"hits": sum(hits.values()), "queries": sum(grown(before, after, name) or 0.0 for name in queries)}

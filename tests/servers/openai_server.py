@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -212,8 +212,12 @@ class FailingAfterTheFirst(FakeServer):
         return super()._fault(key, nth) if len(self.bodies) > 1 else None
 
 
+class HasApp(Protocol):
+    app: web.Application
+
+
 @asynccontextmanager
-async def on_loopback(server: FakeServer, port: int = 0) -> AsyncIterator[str]:
+async def on_loopback(server: HasApp, port: int = 0) -> AsyncIterator[str]:
     """A server's base URL on 127.0.0.1 while the block runs."""
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

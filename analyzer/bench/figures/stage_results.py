@@ -64,8 +64,8 @@ class StageResult:
     n_unknown: dict[str, int]  # by metric: replies that do not show it, though they have several tokens
     audit: schedule.Audit | None
     cache: PrefixCache
+    server: server_side.ServerSide | None  # None: it has no metrics page
     breakdown: server_side.Breakdown | None
-    kv_usage: Summary | None
     client: ClientPart
     budget: AppliedBudget | None  # None: levels aren't benched
     token_source: str  # usage | chunks | mixed | none
@@ -98,7 +98,8 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: fl
     per_request = {name: values[name] for name in request_metrics.TIMES} | {"itl": _worst_gap(answered)}
     one_token = (answered["streamed"].fill_null(0) == 1).to_numpy()
     audit = schedule.audit(stage, frame)
-    usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
+    told = server_side.RepliesDrafts(*stage_facts.reply_drafts(conn, stage.run_id))
+    side = server_side.server_side(stage, frame, told)
     return StageResult(
         stage=stage,
         n_started=measured.height,
@@ -118,8 +119,8 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: fl
         n_unknown=_unknown(answered, per_request),
         audit=audit,
         cache=prefix_cache(stage, frame),
-        breakdown=server_side.breakdown(stage, frame),
-        kv_usage=summarise(np.array(usage)) if usage else None,
+        server=side,
+        breakdown=server_side.breakdown(side, frame),
         client=_client(stage, audit),
         budget=budget_of(conn, stage),
         token_source=_token_source(answered),

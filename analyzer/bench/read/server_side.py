@@ -1,42 +1,28 @@
-"""What the server says of the same stage: deltas of its counters and histograms, and where the TTFT went.
-
-The pages were read before the stage, every second during it, and after it had drained; the difference of the outer two
-is the stage's own, warm-up included, so it is compared with the means of all its requests.
-"""
+"""What the server says of a stage, beside what was seen here: where the TTFT went, its load, its caches, its drafts."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import polars as pl
 
-from analyzer.bench.read.stage_facts import Json, PageReading, StageFacts
-from kvt_async.contract.formulas.cache_counters import grown
-
-TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
-QUEUE = ("vllm:request_queue_time_seconds", "sglang:queue_time_seconds")
-PREFILL = ("vllm:request_prefill_time_seconds",)
-DECODE = ("vllm:request_decode_time_seconds",)
-E2E = ("vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds")
-KV_USAGE = (
-    "vllm:kv_cache_usage_perc",
-    "vllm:gpu_cache_usage_perc",
-    "sglang:token_usage",
-    "llamacpp:kv_cache_usage_ratio",
+from analyzer.bench.read.server_series import (
+    ServerHistogram,
+    figure_growth,
+    gauge,
+    histogram,
+    position_growth,
+    restarts,
+    spans,
 )
-RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
-WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
+from analyzer.bench.read.stage_facts import StageFacts
+from kvt_async.contract.formulas.server_figures import FIGURES, FigureKind, engine_of
 
-
-@dataclass(frozen=True, slots=True)
-class ServerHistogram:
-    """What a server's histogram says of one stage: count, mean seconds, and quantiles read off the buckets (upper edge
-    exact, inside linear)."""
-
-    name: str
-    count: float
-    mean: float
-    p50: float
-    p99: float
+FULL_KV = 0.99  # a cache that is as full as this has no room: requests wait for it, or lose theirs
+FEWEST_OF_OTHERS = 3  # requests: less is what a page may lag behind
+SHARE_OF_OTHERS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,85 +44,161 @@ class Breakdown:
         return self.server - self.queue - self.prefill
 
 
-def histogram(stage: StageFacts, names: tuple[str, ...]) -> ServerHistogram | None:
-    """The histogram of the first of these names that the server has; None where it has none or nothing was observed."""
-    for name in names:
-        pairs = [(before.get(name), after.get(name)) for before, after in _outer(stage)]
-        deltas = [_minus(after, before) for before, after in pairs if isinstance(after, dict)]
-        count = sum(delta["count"] for delta in deltas)
-        if count > 0:
-            buckets: dict[float, float] = {}
-            for delta in deltas:
-                for edge, n in delta["buckets"].items():
-                    buckets[float(edge)] = buckets.get(float(edge), 0.0) + n
-            mean = sum(delta["sum"] for delta in deltas) / count
-            return ServerHistogram(name, count, mean, _quantile(buckets, 0.5), _quantile(buckets, 0.99))
-    return None
+@dataclass(frozen=True, slots=True)
+class GaugeSpan:
+    """A gauge over a stage's readings."""
+
+    mean: float
+    maximum: float
 
 
-def counter_delta(stage: StageFacts, name: str) -> float | None:
-    """How much a counter grew over the stage, `_total` left off its name; None where the server has no such counter."""
-    deltas = [delta for before, after in _outer(stage) if (delta := grown(before, after, name)) is not None]
-    return sum(deltas) if deltas else None
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Speculative decoding over a stage. NaN: nobody says.
+
+    acceptance: accepted / drafted tokens. accepted_length: tokens that a draft brings, the model's own next one
+    included, as vLLM and SGLang count it: 1 + accepted tokens / drafts. draft_length: drafted tokens / drafts.
+    by_position: share of the drafts whose first, second, ... token was accepted. source: counters | gauges | replies.
+    """
+
+    acceptance: float
+    accepted_length: float
+    draft_length: float
+    by_position: tuple[float, ...]
+    source: str
 
 
-def gauge(stage: StageFacts, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
-    """(session_id, ns, value) of every reading of the first of these gauges that the server has."""
-    for name in names:
-        readings = [(s.session_id, s.at_ns, float(s.metrics[name])) for s in stage.samples if name in s.metrics]
-        if readings:
-            return readings
-    return []
+@dataclass(frozen=True, slots=True)
+class ServerSide:
+    """All that the servers of a stage say of it.
+
+    histograms, gauges and counters are by their names in the table of figures; one that is not there is one that no
+    server says, and a counter of 0 is there and stood still. of_others: requests that the servers answered and that
+    were not ours; None: they don't count requests.
+    """
+
+    engine: str | None
+    histograms: Mapping[str, ServerHistogram]
+    gauges: Mapping[str, GaugeSpan]
+    counters: Mapping[str, float]
+    drafting: Drafting | None
+    n_restarts: int
+    of_others: int | None
+
+    @property
+    def cached_share(self) -> float:
+        """Prompt tokens from the prefix cache / prompt tokens that came in; NaN: the servers don't count both."""
+        cached, prompts = self.counters.get("cached_tokens"), self.counters.get("prompt_tokens")
+        if prompts is None and cached is not None and (computed := self.counters.get("computed_prompt_tokens")):
+            prompts = computed + cached
+        return cached / prompts if cached is not None and prompts else math.nan
+
+    @property
+    def kv_is_full(self) -> bool:
+        """Whether its KV cache had no room left at some reading."""
+        usage = self.gauges.get("kv_usage")
+        return usage is not None and usage.maximum >= FULL_KV
+
+    @property
+    def took_back(self) -> float:
+        """Running requests that lost their KV cache; of an engine that doesn't count them, the most at one reading."""
+        paused = self.gauges.get("paused")
+        return self.counters.get("preemptions", paused.maximum if paused is not None else 0.0)
 
 
-def breakdown(stage: StageFacts, frame: pl.DataFrame) -> Breakdown | None:
-    """The parts of TTFT; None where the server has no histogram of its own time to first token."""
-    served = histogram(stage, TTFT)
-    seen = frame.filter(pl.col("state") == "response")["ttft_s"].mean()
-    if served is None or seen is None:
+@dataclass(frozen=True, slots=True)
+class RepliesDrafts:
+    """Drafted and accepted tokens as replies themselves count them; 0: none does."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+
+def server_side(stage: StageFacts, frame: pl.DataFrame, told: RepliesDrafts) -> ServerSide | None:
+    """What the pages and the replies say; None: there is no page, and no reply speaks of drafts."""
+    histograms, gauges, counters = {}, {}, {}
+    for name, figure in FIGURES.items():
+        if figure.kind == FigureKind.HISTOGRAM:
+            if (seen := histogram(stage, figure)) is not None:
+                histograms[name] = seen
+        elif figure.kind == FigureKind.COUNTER:
+            if (grown := figure_growth(stage, figure)) is not None:
+                counters[name] = grown
+        elif values := [value for _, _, value in gauge(stage, figure)]:
+            gauges[name] = GaugeSpan(float(np.mean(values)), max(values))
+    drafting = _drafting(stage, counters, gauges, histograms) or _as_told(told)
+    pages = [reading.metrics for read in spans(stage) for reading in read]
+    engines = [engine for page in pages if (engine := engine_of(page)) is not None]
+    if not pages and drafting is None:
         return None
-    queue, prefill = histogram(stage, QUEUE), histogram(stage, PREFILL)
-    client = float(seen)  # type: ignore[arg-type]
-    return Breakdown(
-        client=client,
-        server=served.mean,
-        queue=queue.mean if queue else math.nan,
-        prefill=prefill.mean if prefill else math.nan,
-        beyond=client - served.mean,
+    return ServerSide(
+        engine=engines[0] if engines else None,
+        histograms=histograms,
+        gauges=gauges,
+        counters=counters,
+        drafting=drafting,
+        n_restarts=restarts(stage),
+        of_others=_of_others(histograms, frame),
     )
 
 
-def _outer(stage: StageFacts) -> list[tuple[Json, Json]]:
-    """(before, after) of every window and endpoint; the last page during it stands in for a missing one after."""
-    pairs: dict[tuple[str, str], list[PageReading]] = {}
-    for sample in stage.samples:
-        if sample.metrics:
-            pairs.setdefault((sample.session_id, sample.endpoint), []).append(sample)
-    return [(read[0].metrics, read[-1].metrics) for read in pairs.values() if len(read) > 1]
+def breakdown(side: ServerSide | None, frame: pl.DataFrame) -> Breakdown | None:
+    """The parts of TTFT; None where the server has no histogram of its own time to first token."""
+    served = side.histograms.get("ttft") if side is not None else None
+    seen: Any = frame.filter(pl.col("state") == "response")["ttft_s"].mean()
+    if side is None or served is None or seen is None:
+        return None
+    queue, prefill = side.histograms.get("queue"), side.histograms.get("prefill")
+    return Breakdown(
+        client=float(seen),
+        server=served.mean,
+        queue=queue.mean if queue else math.nan,
+        prefill=prefill.mean if prefill else math.nan,
+        beyond=float(seen) - served.mean,
+    )
 
 
-def _minus(after: Json, before: Json | None) -> Json:
-    if not isinstance(before, dict) or before["count"] > after["count"]:  # a server that was started again counts anew
-        return after
-    return {
-        "count": after["count"] - before["count"],
-        "sum": after["sum"] - before["sum"],
-        "buckets": {edge: n - before["buckets"].get(edge, 0.0) for edge, n in after["buckets"].items()},
-    }
+def _drafting(
+    stage: StageFacts,
+    counters: Mapping[str, float],
+    gauges: Mapping[str, GaugeSpan],
+    histograms: Mapping[str, ServerHistogram],
+) -> Drafting | None:
+    """By the counters of the whole stage where there are some, else by the gauges of what happened lately."""
+    drafts, drafted = counters.get("drafts", 0.0), counters.get("draft_tokens", 0.0)
+    rate, length = gauges.get("accept_rate"), gauges.get("accept_length")
+    if not drafts and not drafted:
+        if length is None or length.maximum <= 0:
+            return None
+        acceptance = rate.mean if rate is not None else math.nan
+        return Drafting(acceptance, length.mean, math.nan, (), "gauges")
+    accepted, generated = counters.get("accepted_tokens"), counters.get("generation_tokens")
+    accepted_length = length.mean if length is not None else math.nan
+    if drafts and accepted is not None:
+        accepted_length = 1 + accepted / drafts
+    elif drafts and generated and "ttft" in histograms:  # what no draft brought are the first tokens
+        accepted_length = (generated - histograms["ttft"].count) / drafts
+    acceptance = accepted / drafted if drafted and accepted is not None else rate.mean if rate is not None else math.nan
+    places = position_growth(stage, FIGURES["accepted_per_position"])
+    return Drafting(
+        acceptance=acceptance,
+        accepted_length=accepted_length,
+        draft_length=drafted / drafts if drafts and drafted else math.nan,
+        by_position=tuple(place / drafts for place in places) if drafts else (),
+        source="counters",
+    )
 
 
-def _quantile(cumulative: dict[float, float], q: float) -> float:
-    """As Prometheus' histogram_quantile: linear inside a bucket; the last finite edge for what lies beyond it."""
-    edges = sorted(cumulative)
-    total = cumulative[edges[-1]] if edges else 0.0
-    if total <= 0:
-        return math.nan
-    below_edge, below_n = 0.0, 0.0
-    for edge in edges:
-        n = cumulative[edge]
-        if n >= q * total:
-            if math.isinf(edge):
-                return below_edge
-            return below_edge + (edge - below_edge) * (q * total - below_n) / max(n - below_n, 1e-12)
-        below_edge, below_n = edge, n
-    return below_edge
+def _as_told(told: RepliesDrafts) -> Drafting | None:
+    if not told.drafted:
+        return None
+    return Drafting(told.accepted / told.drafted, math.nan, math.nan, (), "replies")
+
+
+def _of_others(histograms: Mapping[str, ServerHistogram], frame: pl.DataFrame) -> int | None:
+    counted = histograms.get("e2e") or histograms.get("ttft")
+    if counted is None:
+        return None
+    ours = int(frame["n_attempts"].sum())
+    more = round(counted.count) - ours
+    return more if more >= max(FEWEST_OF_OTHERS, SHARE_OF_OTHERS * ours) else 0

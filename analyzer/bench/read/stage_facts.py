@@ -109,6 +109,15 @@ JOIN responses p ON p.request_id = r.request_id
 LEFT JOIN telemetry m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx
 WHERE r.run_id = ?
 """
+_PREDICTED = "$.completion_tokens_details"
+_DRAFTS_SQL = f"""
+SELECT sum(coalesce({json_count("p.usage_json", "$.timings.draft_n")},
+                    {json_count("p.usage_json", f"{_PREDICTED}.accepted_prediction_tokens")}
+                    + {json_count("p.usage_json", f"{_PREDICTED}.rejected_prediction_tokens")})),
+       sum(coalesce({json_count("p.usage_json", "$.timings.draft_n_accepted")},
+                    {json_count("p.usage_json", f"{_PREDICTED}.accepted_prediction_tokens")}))
+FROM requests r JOIN responses p USING (request_id) WHERE r.run_id = ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,13 @@ def run_of(conn: sqlite3.Connection, run_id: str) -> Run:
 def replies(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:
     """What measured replies of a stage say of their budget; columns: REPLIES."""
     return read_frame(conn.execute(_REPLIES_SQL, (run_id,)), REPLIES).with_columns(is_failure=pl.lit(False))
+
+
+def reply_drafts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    """(drafted, accepted) tokens as the replies of a stage count them, warm-up included: llama.cpp's timings, or the
+    prediction tokens of a usage object."""
+    drafted, accepted = conn.execute(_DRAFTS_SQL, (run_id,)).fetchone()
+    return int(drafted or 0), int(accepted or 0)
 
 
 def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[str]:

@@ -1,20 +1,23 @@
-"""A stage over time: offered and achieved rate, requests in flight, TTFT, KV cache usage, in equal cells of time."""
+"""A stage over time: offered and achieved rate, requests in flight, TTFT, and what the server says, in equal cells."""
 
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
-from analyzer.bench.read import server_side
+from analyzer.bench.read.server_series import acceptance, gauge
 from analyzer.bench.read.stage_facts import StageFacts
+from kvt_async.contract.formulas.server_figures import FIGURES
 
 CELLS = 60
 LEAST_CELL_S = 0.25
+SERVER = ("kv_usage", "running", "waiting")  # gauges of the table of figures
 
 
 def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
     """Columns t_s (middle of the cell, since the window's start), offered_per_s, achieved_per_s, in_flight (mean),
-    ttft_p50_s, kv_usage; null where a cell has none. The newest window; empty where it sent nothing.
+    ttft_p50_s; by the server's pages kv_usage, running, waiting and acceptance (of drafted tokens); null where a cell
+    has none. The newest window; empty where it sent nothing.
 
     A window begins with its first request where that went out before the instant in its row: a closed loop does not
     wait for it."""
@@ -48,11 +51,12 @@ def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
     timed = done.filter(pl.col("ttft_s").is_not_null())
     where = np.clip(np.searchsorted(edges, since("start_ns", timed), side="right") - 1, 0, n - 1)
     ttft = timed["ttft_s"].to_numpy()
-    usage = [
-        ((at_ns - origin) / 1e9, value)
-        for session, at_ns, value in server_side.gauge(stage, server_side.KV_USAGE)
-        if session == window.session_id
-    ]
+    told = {name: gauge(stage, FIGURES[name]) for name in SERVER} | {"acceptance": acceptance(stage)}
+
+    def in_cells(values: list[tuple[str, int, float]]) -> list[float | None]:
+        mine = [((at_ns - origin) / 1e9, value) for session, at_ns, value in values if session == window.session_id]
+        return [_median(np.array([value for t, value in mine if low <= t < high])) for low, high in pairwise(edges)]
+
     return pl.DataFrame(
         {
             "t_s": (edges[:-1] + edges[1:]) / 2,
@@ -60,13 +64,15 @@ def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
             "achieved_per_s": np.histogram(since("finished_ns", done), edges)[0] / cell,
             "in_flight": busy,
             "ttft_p50_s": [_median(ttft[where == i]) for i in range(n)],
-            "kv_usage": [_median(np.array([v for t, v in usage if low <= t < high])) for low, high in pairwise(edges)],
+            **{name: in_cells(values) for name, values in told.items()},
         },
         schema=_SCHEMA,
     )
 
 
-_SCHEMA = dict.fromkeys(("t_s", "offered_per_s", "achieved_per_s", "in_flight", "ttft_p50_s", "kv_usage"), pl.Float64)
+_SCHEMA = dict.fromkeys(
+    ("t_s", "offered_per_s", "achieved_per_s", "in_flight", "ttft_p50_s", *SERVER, "acceptance"), pl.Float64
+)
 
 
 def _empty() -> pl.DataFrame:

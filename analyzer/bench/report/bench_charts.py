@@ -139,19 +139,28 @@ def frontier(points: Sequence[Point], size: ChartSize) -> Any:
 
 
 def over_time(points: Sequence[Point], size: ChartSize) -> Any:
-    """First repeat of each load: arrivals (dashed) and completions per second, in flight, TTFT, KV cache usage."""
+    """First repeat of each load: arrivals (dashed) and completions per second, in flight, TTFT; and by the server's own
+    pages what ran there (dashed, beside what is in flight), waited, filled its cache and came of its drafts."""
     titles = {
         "achieved_per_s": "requests/s",
         "offered_per_s": "requests/s",
         "in_flight": "in flight",
+        "running": "in flight",
         "ttft_p50_s": "TTFT p50, ms",
+        "waiting": "waiting at the server",
         "kv_usage": "KV cache used, %",
+        "acceptance": "drafted tokens accepted, %",
     }
-    scale = {"ttft_p50_s": 1000.0, "kv_usage": 100.0}
+    scale = {"ttft_p50_s": 1000.0, "kv_usage": 100.0, "acceptance": 100.0}
+    beside = "offered, or at the server"
+    dashed = {"offered_per_s": beside, "running": beside}
+    telling = {column for point in _some(points) for column in titles if _tells(point.results[0].timeline[column])}
     rows = []
     for point in _some(points):
         frame = point.results[0].timeline
         for column, title in titles.items():
+            if column not in telling:
+                continue
             for t, value in frame.select("t_s", column).drop_nulls().iter_rows():
                 rows.append(
                     {
@@ -159,14 +168,14 @@ def over_time(points: Sequence[Point], size: ChartSize) -> Any:
                         "panel": title,
                         "t": t,
                         "y": value * scale.get(column, 1.0),
-                        "line": "offered" if column == "offered_per_s" else "measured",
+                        "line": dashed.get(column, "measured"),
                     }
                 )
     if not rows:
         return empty("Nothing was measured over time.", size)
     names = [name_of(point) for point in _some(points)]
     picked = alt.selection_point(name="load_of_time", fields=["load"], bind="legend")
-    dashes = alt.Scale(domain=["measured", "offered"], range=[[1, 0], [3, 3]])
+    dashes = alt.Scale(domain=["measured", beside], range=[[1, 0], [3, 3]])
     shown = [title for title in dict.fromkeys(titles.values()) if any(row["panel"] == title for row in rows)]
     in_a_row = 3 if len(shown) == 3 and not size.narrow else size.columns  # a hole in the last row would be an axis
     lines = (
@@ -191,6 +200,11 @@ def over_time(points: Sequence[Point], size: ChartSize) -> Any:
     )
     panels = alt.Facet("panel:N", sort=shown, title=None)
     return facet(unit(lines, picked), panels, columns=in_a_row, resolve={"scale": {"y": "independent"}})
+
+
+def _tells(values: pl.Series) -> bool:
+    """Whether anything of it is not 0."""
+    return bool((values.drop_nulls() != 0).any())
 
 
 def ttft_parts(points: Sequence[Point], size: ChartSize) -> Any:
@@ -239,8 +253,8 @@ KINDS = (
     BenchChart(
         "bench_over_time",
         "Over time",
-        "First repeat of each load. Dashed: arrivals; solid: completions. In-flight "
-        "requests that keep growing mean that the server does not keep up.",
+        "First repeat of each load. Dashed: arrivals, and requests that run at the server; solid: completions, and "
+        "requests in flight. In-flight requests that keep growing mean that the server does not keep up.",
         over_time,
     ),
     BenchChart(

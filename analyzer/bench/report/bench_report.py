@@ -108,6 +108,7 @@ def _page(benched: Benched, now: datetime) -> dict[str, Any]:
         "levels": level_table(benched.levels) if benched.levels else None,
         "trust": bench_tables.trust(points),
         "server": bench_tables.server(points),
+        "server_load": bench_tables.server_load(points),
         "errors": bench_tables.errors(points),
         "as_lines": benched.as_lines,
         "asked": Table(("Field", "Value"), tuple(flat(asked)), text_columns=2),

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from analyzer.bench.figures.points import Point
+from analyzer.bench.figures.stage_results import StageResult
 from analyzer.bench.read.length_check import share as share_of
 from analyzer.bench.read.request_metrics import TITLES
-from analyzer.bench.report import bench_verdict
+from analyzer.bench.report import bench_verdict, server_words
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
 from analyzer.results.text_table import Table, table
@@ -168,13 +169,29 @@ def server(points: Sequence[Point]) -> Table:
             "Prefill": ms(parts.prefill),
             "Other server time": ms(parts.other),
             "Network and client": ms(parts.beyond),
-            "KV cache used, max": f"{r.kv_usage.maximum:.0%}" if r.kv_usage else "-",
         }
         for p in points
         for r in p.results
         if (parts := r.breakdown) is not None
     ]
     return table(rows, note="Means in ms of all requests of a stage, warm-up included.")
+
+
+def server_load(points: Sequence[Point]) -> Table:
+    """The servers' own load, caches and drafts, a stage each; a column that no server says anything of is left out."""
+    rows = [
+        {"Load": bench_verdict.name_of(p) + _repeat(r), **server_words.cells(r)}
+        for p in points
+        for r in p.results
+        if r.server is not None
+    ]
+    told = [name for name in rows[0] if any(row[name] != server_words.UNTOLD for row in rows)] if rows else []
+    notes = [server_words.NOTE, *(note for p in points for note in server_words.remarks(p))]
+    return table([{name: row[name] for name in told} for row in rows], note=" ".join(notes))
+
+
+def _repeat(result: StageResult) -> str:
+    return f" (repeat {result.stage.repeat_idx})" if result.stage.repeat_idx else ""
 
 
 def errors(points: Sequence[Point]) -> Table:

@@ -8,6 +8,7 @@ from analyzer.bench.figures.saturation import LoadZone, highest_within, knee, su
 from analyzer.bench.figures.slo import MET, MISSED, Finding
 from analyzer.bench.figures.spread import Estimate
 from analyzer.bench.read.applied_budget import UNPROVEN, of_all
+from analyzer.bench.report import server_words
 from analyzer.bench.report.as_tools import AsTool
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import trust
@@ -53,6 +54,19 @@ def table(points: Sequence[Point]) -> list[str]:
     return [*lines, *(f"({note})" for note in notes)]
 
 
+def server_table(points: Sequence[Point]) -> list[str]:
+    """What the servers say of their own load, for the terminal; empty where they say nothing of it."""
+    several = any(len(point.results) > 1 for point in points)
+    named = [
+        (name_of(point) + (f" #{result.stage.repeat_idx}" if several else ""), result)
+        for point in points
+        for result in point.results
+    ]
+    rows = server_words.screen_rows(named)
+    remarks = [f"({remark})" for point in points for remark in server_words.remarks(point)]
+    return [*columns(rows), *remarks] if rows else []
+
+
 def level_line(points: Sequence[Point]) -> str:
     """'snapkv/aware 0.5: budget verified, 40 replies show 0.5 fraction (echoed)'."""
     level, budget = points[0].level or "", of_all([point.budget for point in points])
@@ -64,11 +78,13 @@ def level_line(points: Sequence[Point]) -> str:
 
 
 def verdict(points: Sequence[Point]) -> list[str]:
-    """Two sentences a level: what the server gave, and how far to believe it."""
+    """Two sentences a level, what the server gave and how far to believe it, and one for each load where it ran out of
+    KV cache or served others too."""
     result = []
     for level in dict.fromkeys(point.level for point in points):
         of_level = [point for point in points if point.level == level]
-        result += [(f"{level_of(of_level[0])}: " if level else "") + _what(of_level), trust(of_level)]
+        head = f"{level_of(of_level[0])}: " if level else ""
+        result += [head + _what(of_level), trust(of_level), *(head + line for line in server_words.warnings(of_level))]
     return result
 
 

@@ -25,6 +25,7 @@ _CACHED = (
     *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_prompt_tokens"),
     *("num_cached_tokens", "cachedTokens", "cacheReadInputTokens", "cachedContentTokenCount"),
 )
+_DRAFTS = ("draft_n", "draft_n_accepted")
 
 
 TokenCounts = tuple[int | None, int | None, int | None]
@@ -101,6 +102,13 @@ def as_count(value: Any) -> int | None:
     if is_text or (type(value) is float and value.is_integer()):
         return as_count(int(value))
     return None
+
+
+def with_drafts(usage: Json | None, timings: Json) -> Json | None:
+    """The usage of a reply of llama.cpp, beside it what its timings count of drafted tokens, which stands nowhere
+    else."""
+    drafts = {name: timings[name] for name in _DRAFTS if name in timings}
+    return {**(usage or {}), "timings": drafts} if drafts else usage
 
 
 def _is_belied(completion: int, transcript: "Transcript") -> bool:

@@ -128,6 +128,7 @@ class Transcript(ReplyOutput, gc=False):
         usage = body.get("usage") or choice.get("usage") or failure_shapes.part(body, "x_groq").get("usage")
         if type(usage) is dict:
             self.usage, self.n_usages = usage, 1
+        self.timings = failure_shapes.part(body, "timings") or None
 
     @property
     def ended(self) -> bool:

@@ -27,6 +27,7 @@ from kvt_async.engine.reply.long_replies import LongReplies
 from kvt_async.engine.reply.payload import json_or_none
 from kvt_async.engine.reply.redact import Redactor, basic, url_credentials
 from kvt_async.engine.reply.retry_headers import read_hints
+from kvt_async.engine.reply.token_counts import with_drafts
 from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.engine.send.tried import Tried
 from kvt_async.engine.transport.aiohttp_transport import AiohttpTransport
@@ -187,6 +188,8 @@ class Client:
         usage, evidence, effective = transcript.usage, None, None
         if expects:
             evidence, effective = read_evidence(expects, usage, exchange.headers)
+        if transcript.timings is not None:
+            usage = with_drafts(usage, transcript.timings)
         text, reasoning = transcript.text, transcript.reasoning_text
         finish_reason, redactor = transcript.finish_reason, self.redactor
         calls = transcript.tool_calls if transcript.tools else None

@@ -69,8 +69,7 @@ def read(text: str) -> Page:
 
 def prefix_hits(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | None:
     """What a server's prefix cache answered between two `about_load`: {hits, queries}; None: it counts nothing."""
-    hits = {names.queries: n for names in CACHE_COUNTERS if (n := grown(before, after, names.hits)) is not None}
-    if not hits:
-        return None
-    queries = {name for names in hits for name in names}
-    return {"hits": sum(hits.values()), "queries": sum(grown(before, after, name) or 0.0 for name in queries)}
+    for names in CACHE_COUNTERS:
+        if (hits := grown(before, after, names.hits)) is not None:
+            return {"hits": hits, "queries": sum(grown(before, after, name) or 0.0 for name in names.queries)}
+    return None

@@ -58,15 +58,15 @@ async def until_told(settings: Settings, at_work: "asyncio.Task[Any]") -> dict[s
 
 async def test_a_stage_at_work_tells_its_counts_rates_and_what_is_left(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = bench_settings(tmp_path, url, "bench.rate=20", "bench.requests=24")
+        settings = bench_settings(tmp_path, url, "bench.rate=40", "bench.requests=24")
         at_work = asyncio.create_task(run_bench(settings, BenchOptions(quiet=True)))
         now = await until_told(settings, at_work)
         await at_work
     live = now["live"]
-    assert (live["name"], live["planned"]) == ("rate 20/s", 28)
+    assert (live["name"], live["planned"]) == ("rate 40/s", 28)
     assert live["client"] in (ClientVerdict.CLEAN, ClientVerdict.BOUND)
     assert 0 < live["done"] <= live["done"] + live["in_flight"] <= live["sent"] <= 28
-    assert 0 < live["left_s"] < 28 / 20 * 3  # a Poisson schedule
+    assert 0 < live["left_s"] < 28 / 40 * 3  # a Poisson schedule
     assert live["sent_per_s"] > 0
     assert live["ttft_p50_ms"] <= live["ttft_p99_ms"]
     assert lines(now)[-1].endswith(live["line"])

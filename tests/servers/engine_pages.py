@@ -41,8 +41,9 @@ def vllm(now: Done, engines: int = 1) -> str:
         ("num_requests_running", "gauge", now.running),
         ("num_requests_waiting", "gauge", now.waiting),
         ("kv_cache_usage_perc", "gauge", now.kv_usage),
-        ("prefix_cache_queries_total", "counter", now.prompt_tokens),
-        ("prefix_cache_hits_total", "counter", now.cached_tokens),
+        ("prefix_cache_queries_total", "counter", 30 * now.prompt_tokens),  # as under load: looked up step by step
+        ("prefix_cache_hits_total", "counter", 20 * now.cached_tokens),
+        ("prompt_tokens_cached_total", "counter", now.cached_tokens),
         ("num_preemptions_total", "counter", now.preempted),
         ("prompt_tokens_total", "counter", now.prompt_tokens),
         ("generation_tokens_total", "counter", now.generated),

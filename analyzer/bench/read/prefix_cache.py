@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analyzer.bench.read.server_series import growth
+from analyzer.bench.read.server_series import cache_growth
 from analyzer.bench.read.stage_facts import StageFacts
 from kvt_async.contract.cache_state import cache_state
-from kvt_async.contract.formulas.server_figures import CACHE_COUNTERS
 from kvt_async.contract.vocabulary import CacheState
 
 
@@ -29,9 +28,7 @@ def prefix_cache(stage: StageFacts, frame: pl.DataFrame) -> PrefixCache:
     if counted.height and prompts:
         share = float(counted["cached_tokens"].sum()) / float(prompts)
         return PrefixCache(cache_state(share), share, "usage")
-    for names in CACHE_COUNTERS:
-        hits = growth(stage, names.hits)
-        looked_up = sum(growth(stage, name) or 0.0 for name in names.queries)
-        if hits is not None and looked_up:
-            return PrefixCache(cache_state(hits / looked_up), hits / looked_up, "counters")
+    if (counted_by_server := cache_growth(stage)) is not None:
+        hits, looked_up = counted_by_server
+        return PrefixCache(cache_state(hits / looked_up), hits / looked_up, "counters")
     return PrefixCache(CacheState.UNKNOWN, None, "none")

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from analyzer.bench.read.stage_facts import Json, PageReading, StageFacts
 from kvt_async.contract.formulas.metric_samples import keys_of, since, value_of
-from kvt_async.contract.formulas.server_figures import FIGURES, FigureKind, ServerFigure
+from kvt_async.contract.formulas.server_figures import CACHE_COUNTERS, FIGURES, FigureKind, ServerFigure
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ def growth(stage: StageFacts, name: str) -> float | None:
 def figure_growth(stage: StageFacts, figure: ServerFigure) -> float | None:
     """By how much a counter of the table grew; 0: it is there and stood still; None: no server says."""
     return growth(stage, name) if (name := _name_of(stage, figure)) is not None else None
+
+
+def cache_growth(stage: StageFacts) -> tuple[float, float] | None:
+    """(prompt tokens from the prefix cache, of so many) over the stage; None: no server counts both."""
+    for names in CACHE_COUNTERS:
+        hits, looked_up = growth(stage, names.hits), sum(growth(stage, name) or 0.0 for name in names.queries)
+        if hits is not None and looked_up:
+            return hits, looked_up
+    return None
 
 
 def position_growth(stage: StageFacts, figure: ServerFigure) -> tuple[float, ...]:

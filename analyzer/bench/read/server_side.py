@@ -10,6 +10,7 @@ import polars as pl
 
 from analyzer.bench.read.server_series import (
     ServerHistogram,
+    cache_growth,
     figure_growth,
     gauge,
     histogram,
@@ -81,17 +82,10 @@ class ServerSide:
     histograms: Mapping[str, ServerHistogram]
     gauges: Mapping[str, GaugeSpan]
     counters: Mapping[str, float]
+    cached_share: float  # prompt tokens from the prefix cache / those that came; NaN: the servers don't count both
     drafting: Drafting | None
     n_restarts: int
     of_others: int | None
-
-    @property
-    def cached_share(self) -> float:
-        """Prompt tokens from the prefix cache / prompt tokens that came in; NaN: the servers don't count both."""
-        cached, prompts = self.counters.get("cached_tokens"), self.counters.get("prompt_tokens")
-        if prompts is None and cached is not None and (computed := self.counters.get("computed_prompt_tokens")):
-            prompts = computed + cached
-        return cached / prompts if cached is not None and prompts else math.nan
 
     @property
     def kv_is_full(self) -> bool:
@@ -131,11 +125,13 @@ def server_side(stage: StageFacts, frame: pl.DataFrame, told: RepliesDrafts) -> 
     engines = [engine for page in pages if (engine := engine_of(page)) is not None]
     if not pages and drafting is None:
         return None
+    cached = cache_growth(stage)
     return ServerSide(
         engine=engines[0] if engines else None,
         histograms=histograms,
         gauges=gauges,
         counters=counters,
+        cached_share=math.nan if cached is None else cached[0] / cached[1],
         drafting=drafting,
         n_restarts=restarts(stage),
         of_others=_of_others(histograms, frame),

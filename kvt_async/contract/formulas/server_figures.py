@@ -193,7 +193,7 @@ FIGURES: Mapping[str, ServerFigure] = {
         "tokens",
         "prompt tokens taken from the prefix cache",
         {
-            "vLLM": ("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits", "vllm:prompt_tokens_cached"),
+            "vLLM": ("vllm:prompt_tokens_cached", "vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits"),
             "SGLang": ("sglang:cached_tokens",),
             "llama.cpp": ("llamacpp:prompt_tokens_cached",),
             "TensorRT-LLM": ("trtllm_prompt_cached_tokens",),
@@ -291,7 +291,10 @@ class CacheCounters:
     queries: tuple[str, ...]
 
 
-CACHE_COUNTERS = (
+# vLLM's hits and queries count look-ups, which a request that found no room may repeat; what it counts of a prompt as
+# it is taken in is counted once.
+CACHE_COUNTERS = (  # the first of them that a page has holds
+    CacheCounters("vllm:prompt_tokens_cached", ("vllm:prompt_tokens",)),
     CacheCounters("vllm:prefix_cache_hits", ("vllm:prefix_cache_queries",)),
     CacheCounters("vllm:gpu_prefix_cache_hits", ("vllm:gpu_prefix_cache_queries",)),  # vLLM before 0.10
     CacheCounters("sglang:cached_tokens", ("sglang:prompt_tokens",)),

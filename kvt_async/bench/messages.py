@@ -17,7 +17,7 @@ from kvt_async.store.reader import Reader
 
 _COUNTS = """
 SELECT u.run_id, s.stage_idx, s.load, s.level, u.repeat_idx, s.n_measured,
-       count(*) FILTER (WHERE b.phase = 'measured') AS planned,
+       max(ifnull(s.n_measured, 0), count(*) FILTER (WHERE b.phase = 'measured')) AS planned,
        count(*) FILTER (WHERE b.phase = 'measured' AND p.request_id IS NOT NULL) AS answered,
        count(*) FILTER (WHERE b.phase = 'measured' AND p.request_id IS NULL AND g.request_id IS NOT NULL) AS failed,
        (SELECT count(*) FROM bench_windows w WHERE w.run_id = u.run_id) AS windows,

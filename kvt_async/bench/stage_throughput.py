@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from kvt_async.bench.load_steps import Load
+from kvt_async.contract.formulas.conversation_lives import window_lives
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE, of_window
-from kvt_async.contract.formulas.request_lives import Floats, lives_of
+from kvt_async.contract.formulas.request_lives import Floats
 from kvt_async.contract.formulas.throughput import Throughput, nothing, together
 from kvt_async.records import Json
 from kvt_async.store.reader import Reader
@@ -24,8 +25,9 @@ SELECT b.phase = 'measured' AS measured, p.request_id IS NOT NULL AS ok,
        d.first_text_user_ns AS first, t.last_delta_ns AS last,
        ifnull(t.prompt_tokens, b.input_tokens) AS input_tokens,
        CASE WHEN p.request_id IS NULL THEN b.output_tokens
-            ELSE coalesce(t.completion_tokens, t.n_text_chunks, b.output_tokens) END AS output_tokens, t.chunks
-FROM requests r JOIN bench_arrivals b USING (request_id)
+            ELSE coalesce(t.completion_tokens, t.n_text_chunks, b.output_tokens) END AS output_tokens, t.chunks,
+       q.conversation_idx AS conversation, q.turn_idx AS turn, q.think_ns / 1e9 AS think
+FROM requests r JOIN bench_arrivals b USING (request_id) LEFT JOIN bench_requests q USING (request_id)
 JOIN attempts a ON a.request_id = r.request_id
      AND a.attempt_idx = (SELECT max(m.attempt_idx) FROM attempts m WHERE m.request_id = r.request_id)
 JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
@@ -34,6 +36,12 @@ LEFT JOIN responses p ON p.request_id = r.request_id
 WHERE r.run_id = ? AND a.session_id = ?
       AND (p.request_id IS NOT NULL OR EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id))
 """
+_TURNS_SEEN = """
+SELECT q.conversation_idx, max(q.turn_idx) + 1 FROM bench_requests q JOIN requests r USING (request_id)
+WHERE r.run_id = ? AND q.conversation_idx IS NOT NULL
+      AND EXISTS (SELECT 1 FROM attempts a WHERE a.request_id = q.request_id) GROUP BY 1
+"""
+_COLUMNS = ("ok", "measured", "input_tokens", "output_tokens", "conversation", "turn", "think")
 _INSTANTS = ("intended", "start", "end", "finished", "first", "last")
 
 
@@ -51,11 +59,12 @@ def stage_throughput(reader: Reader, run_id: str, load: Load, newest: Json | Non
             return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
 
         columns = {name: (column(name) - window["start_ns"]) / 1e9 for name in _INSTANTS}
-        columns |= {name: column(name) for name in ("ok", "measured", "input_tokens", "output_tokens")}
+        columns |= {name: column(name) for name in _COLUMNS}
         intended = columns.pop("intended")
         columns["begin"] = np.where(np.isnan(intended), columns["start"], intended)
-        lives = lives_of(columns, [row["chunks"] for row in rows])
+        until_s = None if until is None else (until - window["start_ns"]) / 1e9
+        seen = None if reason in WHOLE else {row[0]: row[1] for row in reader.rows(_TURNS_SEEN, run_id)}
+        lives = window_lives(columns, [row["chunks"] for row in rows], until_s, seen)
         if lives.n:
-            until_s = None if until is None else (until - window["start_ns"]) / 1e9
             parts.append(of_window(lives, load.concurrency, until_s, whole=reason in WHOLE))
     return together(parts) if parts else nothing("nothing was sent", None)

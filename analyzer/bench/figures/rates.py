@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench.read.stage_facts import StageFacts, WindowFacts
+from kvt_async.contract.formulas.conversation_lives import window_lives
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE, of_window
-from kvt_async.contract.formulas.request_lives import Floats, Lives, lives_of
+from kvt_async.contract.formulas.request_lives import Floats, Lives
 from kvt_async.contract.formulas.throughput import Throughput, nothing, together
 
 
@@ -18,17 +19,31 @@ def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
     parts = []
     for window in stage.windows:
         requests = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))
-        lives = lives_in(requests, window, is_open=stage.loop == "open")
+        whole = window.closed and window.reason in WHOLE
+        until = window.measured_to_ns
+        until_s = None if until is None else (until - window.start_ns) / 1e9
+        seen = None if whole else _turns_seen(frame)
+        lives = lives_in(requests, window, until_s, seen, is_open=stage.loop == "open")
         if lives.n:
-            whole = window.closed and window.reason in WHOLE
-            until = window.measured_to_ns
-            until_s = None if until is None else (until - window.start_ns) / 1e9
             parts.append(of_window(lives, stage.concurrency, until_s, whole=whole))
     return together(parts) if parts else nothing("nothing was sent", None)
 
 
-def lives_in(requests: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> Lives:
-    """The requests of one window, in seconds from its start."""
+def _turns_seen(frame: pl.DataFrame) -> dict[int, int]:
+    """How many turns of each conversation were begun in all windows."""
+    begun = frame.filter(pl.col("start_ns").is_not_null() & pl.col("conversation_idx").is_not_null())
+    return dict(begun.group_by("conversation_idx").agg(pl.col("turn_idx").max() + 1).iter_rows())
+
+
+def lives_in(
+    requests: pl.DataFrame,
+    window: WindowFacts,
+    until_s: float | None = None,
+    turns_seen: dict[int, int] | None = None,
+    *,
+    is_open: bool,
+) -> Lives:
+    """The requests of one window, or its conversations, in seconds from its start: see `window_lives`."""
 
     def seconds(expr: pl.Expr) -> Floats:
         return requests.select((expr - window.start_ns) / 1e9).to_series().cast(pl.Float64).to_numpy()
@@ -51,7 +66,9 @@ def lives_in(requests: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> L
         "output_tokens": number(
             pl.when(answered).then(pl.coalesce("tokens", "output_tokens")).otherwise(pl.col("output_tokens"))
         ),
+        "conversation": number(pl.col("conversation_idx")),
+        "turn": number(pl.col("turn_idx")),
+        "think": number(pl.col("think_ns") / 1e9),
     }
-    return lives_of(
-        {name: np.array(column, dtype=np.float64) for name, column in columns.items()}, requests["chunks"].to_list()
-    )
+    floats = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+    return window_lives(floats, requests["chunks"].to_list(), until_s, turns_seen)

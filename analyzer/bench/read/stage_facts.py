@@ -51,8 +51,13 @@ REQUESTS: dict[str, Any] = {
     "http_status": pl.Int64,
     "n_attempts": pl.Int64,
     "empty": pl.Int64,
+    "conversation_idx": pl.Int64,
+    "turn_idx": pl.Int64,
+    "think_ns": pl.Int64,
+    "shared_tokens": pl.Int64,
 }
-"""One row per request that was started: marks of its last attempt, `intended_ns` of its first in that session.
+"""One row per request that was started, and per turn that was not, for one before it had failed: marks of its last
+attempt, `intended_ns` of its first in that session.
 
 `state`: response | failure | pending. `first_byte_ns` and `first_text_ns` (of any output) end at the kernel's stamp
 where there is one, `first_text_user_ns` at ours. `streamed_tokens`: see the view attempt_metrics. `empty`: 1 for a
@@ -73,19 +78,21 @@ SELECT a.request_id, coalesce(t.session_id, a.session_id), a.phase,
        d.first_text_ns, d.first_text_user_ns,
        m.first_text_coalesced, m.last_delta_ns, m.finish_ns, m.usage_ns, m.done_ns, m.end_ns, m.n_text_chunks,
        m.chunks, m.prompt_tokens, m.completion_tokens, m.cached_tokens, d.streamed_tokens,
-       t.error_type, t.http_status,
+       coalesce(t.error_type, g.reason), t.http_status,
        (SELECT count(*) FROM attempts n WHERE n.request_id = a.request_id),
        p.text = '' AND ifnull(p.reasoning, '') = '' AND m.first_tool_ns IS NULL
-           AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call')
+           AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call'),
+       q.conversation_idx, q.turn_idx, q.think_ns, q.shared_tokens
 FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id
-JOIN attempts t ON t.request_id = a.request_id
+LEFT JOIN bench_requests q ON q.request_id = r.request_id
+LEFT JOIN attempts t ON t.request_id = a.request_id
      AND t.attempt_idx = (SELECT max(n.attempt_idx) FROM attempts n WHERE n.request_id = a.request_id)
 LEFT JOIN telemetry m ON m.request_id = t.request_id AND m.attempt_idx = t.attempt_idx
 LEFT JOIN attempt_metrics d ON d.request_id = t.request_id AND d.attempt_idx = t.attempt_idx
 LEFT JOIN responses p ON p.request_id = a.request_id
 LEFT JOIN give_ups g ON g.request_id = a.request_id
-WHERE r.run_id = ? ORDER BY 5
+WHERE r.run_id = ? AND (t.request_id IS NOT NULL OR g.reason = 'earlier_turn_failed') ORDER BY 5
 """
 
 REPLIES: dict[str, Any] = {
@@ -203,9 +210,11 @@ def stages(conn: sqlite3.Connection, exp_group_id: str, generation: int | None =
     generation = newest_generation(conn, exp_group_id, generation)
     rows = conn.execute(
         "SELECT b.*, u.series, u.repeat_idx, u.model_name, u.engine_name, u.kv_budget, u.is_full, "
-        "(SELECT count(*) FROM requests r JOIN bench_arrivals a ON a.request_id = r.request_id "
-        " LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN give_ups g ON g.request_id = r.request_id "
-        " WHERE r.run_id = b.run_id AND a.phase = 'measured' AND p.request_id IS NULL AND g.request_id IS NULL) owed "
+        "(SELECT max(count(*), ifnull(b.n_measured, 0)) - count(*) FILTER (WHERE EXISTS ("
+        "  SELECT 1 FROM responses p WHERE p.request_id = r.request_id) "
+        "  OR EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id)) "
+        " FROM requests r JOIN bench_arrivals a ON a.request_id = r.request_id "
+        " WHERE r.run_id = b.run_id AND a.phase = 'measured') owed "
         "FROM bench_stages b JOIN runs u ON u.run_id = b.run_id WHERE u.exp_group_id = ? AND u.generation = ? "
         "ORDER BY b.stage_idx, u.repeat_idx",
         (exp_group_id, generation),

@@ -34,12 +34,16 @@ SLOW_MEMORY = 0.7  # how much of a random walk is in a queue near its server's c
 def of_window(lives: Lives, concurrency: int | None, until_s: float | None, *, whole: bool) -> Throughput:
     """`concurrency` None: open loop. `until_s`: the first place stayed empty (closed); `whole` False: the window was
     killed or interrupted, and what was under way is missing."""
-    if concurrency is None:
-        return open_loop(lives, killed=not whole)
     measured = lives.begin[lives.measured]
-    if not len(measured):
+    if concurrency is None:
+        rates = open_loop(lives, killed=not whole)
+    elif not len(measured):
         return nothing("no measured request ended", None)
-    return closed_loop(lives, concurrency, float(measured[0]), until_s if whole else None)
+    else:
+        rates = closed_loop(lives, concurrency, float(measured[0]), until_s if whole else None)
+    if lives.talks is not None and rates.n_needed is not None:  # it counts conversations: people ask for requests
+        return replace(rates, n_needed=math.ceil(rates.n_needed * float(lives.started.mean())))
+    return rates
 
 
 def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
@@ -79,18 +83,18 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     pace = (len(planned) - 1) / span if span > 0 else 0.0
     wanted = max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * latency * pace))
     if n < 2:
-        return nothing("no request fell due after the server was full", wanted, latency=latency), False
+        return nothing(f"no {lives.noun[:-1]} fell due after the server was full", wanted, latency=latency), False
     a, b = float(due[inside][0]), float(due[inside][-1])
     seconds = b - a
     if n < FEWEST_REQUESTS or seconds < FEWEST_LATENCIES * latency:
         needed = wanted if n < wanted else 2 * n
-        return nothing(_too_short(n, seconds, latency), needed, seconds, latency, n), False
+        return nothing(_too_short(lives, n, seconds, latency), needed, seconds, latency, n), False
     if half:
         inside &= due >= (a + b) / 2
         a, n = float(due[inside][0]), int(inside.sum())
         seconds = b - a
         if n < FEWEST_REQUESTS // 2 or seconds <= 0:
-            return nothing(_too_short(n, seconds, latency), wanted, seconds, latency, n), False
+            return nothing(_too_short(lives, n, seconds, latency), wanted, seconds, latency, n), False
     arrivals = Rate((n - 1) / seconds, floor(n), math.inf, seconds)
     grid = np.linspace(a, b, max(FEWEST_CELLS, min(MOST_BATCHES, int(seconds / max(latency, 1e-9)))) + 1)
     over, owed = _by(lives.finished, grid), _by(due + usual, grid)
@@ -103,22 +107,26 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     t = t_quantile(LEVEL, int(df))
     error = max(math.log1p(t * strays / kept) / t, floor(n))  # the share's error is no share of itself
     ok = lives.ok[inside].astype(float)
-    answered, answered_error = float(ok.mean()), _of_share(ok, due[inside], grid)
+    answered = float(ok.mean())
     if answered == 0:
         return _nothing_answered(lives), False
+    answered, answered_error = _share(lives.answered[inside], lives.started[inside], due[inside], grid)
+    each = float(lives.started[inside].mean())  # requests that an arrival brings: turns of a conversation
+    arrivals = replace(arrivals, value=arrivals.value * each)
     kept_up = Rate(kept * answered, math.hypot(error, answered_error), df, n - 1.0)
     behind = Rate(kept, error, df).bound(LEVEL) < KEPT_UP
     if behind:  # then what came out is what the server can do, whatever went in
-        done = float(np.diff(over[[0, -1]])[0]) / seconds
-        error = max(_walk(over) / max(done * seconds, 1.0), floor(n))
+        done = float(np.diff(over[[0, -1]])[0]) / seconds * each
+        error = max(_walk(over) * each / max(done * seconds, 1.0), floor(n))
     else:
         done = arrivals.value * kept
     requests = Rate(done * answered, math.hypot(error, answered_error), df, seconds)
     good = inside & lives.ok
 
     def tokens(counts: Floats) -> Rate:
-        mean = float(counts[good].mean())
-        drawn = float(counts[good].std()) / math.sqrt(int(good.sum())) / mean if mean > 0 else 0.0
+        mean = float(counts[good].sum() / lives.answered[good].sum())
+        spread = float((counts[good] - mean * lives.answered[good]).std()) / float(lives.answered[good].mean())
+        drawn = spread / math.sqrt(int(good.sum())) / mean if mean > 0 else 0.0
         return Rate(requests.value * mean, math.hypot(requests.se, drawn), df, seconds)
 
     came = np.histogram(lives.arrival_s, grid, weights=weights(lives))[0]
@@ -130,7 +138,7 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     total = fed.value + made.value
     joint = (fed.value * fed.se + made.value * made.se) / total if total > 0 else floor(n)
     overlap = np.clip(np.minimum(lives.finished, b) - np.maximum(due, a), 0, None)
-    by_share = float((overlap / np.where(took > 0, took, 1.0))[lives.ok].sum() / seconds)
+    by_share = float((lives.answered * overlap / np.where(took > 0, took, 1.0))[lives.ok].sum() / seconds)
     throughput = Throughput(
         seconds=seconds,
         latency=latency,
@@ -150,14 +158,14 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
 
 def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:
     """What requests of each one's length took at the head of the window, seconds [n]."""
-    median = float(np.median(took[head]))
+    busy = took[head] - lives.idle[head]  # thinking takes as long as it was planned to
     sizes = np.stack((lives.input_tokens, lives.output_tokens), axis=1)
     sizes = sizes[:, varying(sizes[head])]
     if not sizes.shape[1]:
-        return np.full(lives.n, median)
+        return float(np.median(busy)) + lives.idle
     design = np.column_stack((np.ones(lives.n), sizes))
-    fitted: Floats = design @ np.linalg.lstsq(design[head], took[head], rcond=None)[0]
-    return np.clip(fitted, 0, None)
+    fitted: Floats = design @ np.linalg.lstsq(design[head], busy, rcond=None)[0]
+    return np.clip(fitted, 0, None) + lives.idle
 
 
 def _by(instants: Floats, grid: Floats) -> Floats:
@@ -178,15 +186,15 @@ def _walk(count: Floats) -> float:
     return float(steps.std(ddof=1)) * math.sqrt(len(steps))
 
 
-def _of_share(ok: Floats, when: Floats, grid: Floats) -> float:
-    """Standard error of the logarithm of the share answered, by parts of the window: failures come in bursts."""
-    share = float(ok.mean())
+def _share(answered: Floats, started: Floats, when: Floats, grid: Floats) -> tuple[float, float]:
+    """The share answered and the standard error of its logarithm, by parts of the window: failures come in bursts."""
+    share = float(answered.sum() / started.sum())
     if share in (0.0, 1.0):
-        return 0.0
+        return share, 0.0
     cells = len(grid) - 1
     cell = np.clip(np.searchsorted(grid, when, side="right") - 1, 0, cells - 1)
-    sums = np.bincount(cell, weights=ok - share, minlength=cells)
-    return math.sqrt(float((sums**2).sum()) * cells / (cells - 1)) / len(ok) / share
+    sums = np.bincount(cell, weights=answered - share * started, minlength=cells)
+    return share, math.sqrt(float((sums**2).sum()) * cells / (cells - 1)) / float(started.sum()) / share
 
 
 def _nothing_answered(lives: Lives) -> Throughput:
@@ -213,7 +221,8 @@ def _nothing_answered(lives: Lives) -> Throughput:
     )
 
 
-def _too_short(n: int, seconds: float, latency: float) -> str:
+def _too_short(lives: Lives, n: int, seconds: float, latency: float) -> str:
     if n < FEWEST_REQUESTS:
-        return f"the window holds {n} requests, fewer than {FEWEST_REQUESTS}"
-    return f"the window lasts {seconds / latency:.2g} latencies, less than {FEWEST_LATENCIES:g}"
+        return f"the window holds {n} {lives.noun}, fewer than {FEWEST_REQUESTS}"
+    lasts = "latencies" if lives.talks is None else "times a conversation's length"
+    return f"the window lasts {seconds / latency:.2g} {lasts}, less than {FEWEST_LATENCIES:g}"

@@ -33,10 +33,43 @@ class Lives:
     arrival_s: Floats
     arrival_of: Ints
     spread: bool
+    talks: "Talks | None" = None  # each life is a conversation of several requests; tokens are those of the answered
 
     @property
     def n(self) -> int:
         return len(self.begin)
+
+    @property
+    def answered(self) -> Floats:
+        """Requests that were answered in each life."""
+        return self.ok.astype(np.float64) if self.talks is None else self.talks.answered
+
+    @property
+    def started(self) -> Floats:
+        """Requests that were sent in each life."""
+        return np.ones(self.n) if self.talks is None else self.talks.started
+
+    @property
+    def idle(self) -> Floats:
+        """Seconds of each life in which its user thought, as planned."""
+        return np.zeros(self.n) if self.talks is None else self.talks.idle
+
+    @property
+    def noun(self) -> str:
+        return "requests" if self.talks is None else "conversations"
+
+
+@dataclass(frozen=True, slots=True)
+class Talks:
+    """What conversations have that requests don't, arrays of shape [n]: see `Lives.answered`, `started` and `idle`.
+
+    `life`: seconds as they would have been had the load lasted to the end of each.
+    """
+
+    answered: Floats
+    started: Floats
+    idle: Floats
+    life: Floats
 
 
 def lives_of(columns: dict[str, Floats], chunks: Sequence[bytes | None] | None) -> Lives:
@@ -45,8 +78,7 @@ def lives_of(columns: dict[str, Floats], chunks: Sequence[bytes | None] | None) 
 
     Requests without a beginning or an end are left out. `chunks`: telemetry.chunks, whose times count from `start`.
     """
-    keep = np.flatnonzero(~np.isnan(columns["begin"]) & ~np.isnan(columns["end"]))
-    keep = keep[np.argsort(columns["begin"][keep], kind="stable")]
+    keep = kept(columns)
     taken = {name: column[keep] for name, column in columns.items()}
     ok = taken["ok"] > 0
     times, owner = np.empty(0), np.empty(0, dtype=np.int64)
@@ -71,6 +103,12 @@ def lives_of(columns: dict[str, Floats], chunks: Sequence[bytes | None] | None) 
         arrival_of=owner,
         spread=bool(silent.any()),
     )
+
+
+def kept(columns: dict[str, Floats]) -> Ints:
+    """Places of the requests that have a beginning and an end, in the order in which they began."""
+    keep = np.flatnonzero(~np.isnan(columns["begin"]) & ~np.isnan(columns["end"]))
+    return keep[np.argsort(columns["begin"][keep], kind="stable")]
 
 
 def _evenly(taken: dict[str, Floats], silent: Ints) -> tuple[Floats, Ints]:

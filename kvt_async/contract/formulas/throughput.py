@@ -100,33 +100,36 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
     n = int(inside.sum())
     if seconds <= 0 or n < 2:
         return nothing("the window holds no whole request", needed)
-    life = _undrained(lives, life, b)
+    life = _undrained(lives, life, b) if lives.talks is None else lives.talks.life
     mean = float(life[inside].mean())
     if n < max(FEWEST_REQUESTS, FEWEST_ROUNDS * concurrency - 1):  # a number that doesn't depend on how long they took
-        text = f"the window holds {n} requests, {n / concurrency:.2g} rounds of {concurrency}: too few"
+        text = f"the window holds {n} {lives.noun}, {n / concurrency:.2g} rounds of {concurrency}: too few"
         return nothing(text, needed if n < needed else 2 * n, seconds, mean, n)
     overlap = np.clip(np.minimum(lives.end, b) - np.maximum(lives.begin, a), 0, None)
     in_flight = float(overlap.sum() / seconds)
-    ok = lives.ok[inside].astype(float)
+    ok, answered = lives.ok[inside].astype(float), lives.answered[inside]
     rewards = np.stack(
-        (ok, ok * lives.input_tokens[inside], ok * lives.output_tokens[inside], np.ones(n)), axis=1
+        (answered, ok * lives.input_tokens[inside], ok * lives.output_tokens[inside], lives.started[inside]), axis=1
     )  # [n, 4]
     rewards = np.insert(rewards, 3, rewards[:, 1] + rewards[:, 2], axis=1)  # total tokens
-    sizes = np.stack((lives.input_tokens[inside], lives.output_tokens[inside]), axis=1)
+    sizes = np.stack(
+        (lives.input_tokens[inside], lives.output_tokens[inside], lives.started[inside], lives.idle[inside]), axis=1
+    )
     means = rewards.mean(axis=0)
     influence = rewards / np.where(means > 0, means, 1.0) - (life[inside] / mean)[:, None]
     errors = _log_errors(influence, sizes, lives.begin[inside], (a, b), mean)
     done, fed, made, total, begun = (
         Rate(float(in_flight * value / mean), se, df, seconds) for value, (se, df) in zip(means, errors, strict=True)
     )
-    shares = np.where(lives.ok & (life > 0), overlap / np.where(life > 0, life, 1.0), 0.0)
+    shares = np.where(lives.ok & (life > 0), overlap / np.where(life > 0, life, 1.0), 0.0) * lives.answered
     by_share = float(shares.sum() / seconds)
     by_arrival = float(_arrived(lives, a, b).sum() / seconds)
     if made.value > 0 and by_arrival > 0:
         made = _made(lives, (a, b), mean, made, by_arrival)
         joint = (fed.value * fed.se + made.value * made.se) / (fed.value + made.value)
         total = Rate(fed.value + made.value, joint, min(fed.df, made.df), seconds)
-    if done.value > 0 and abs(math.log(max(by_share, 1e-300) / done.value)) > _edges(life[inside], n, concurrency):
+    apart = abs(math.log(max(by_share, 1e-300) / done.value)) if done.value > 0 else 0.0
+    if apart > max(_edges(of_each, n, concurrency) for of_each in (life[inside], lives.started[inside])):
         text = f"counted by their lives {by_share:.4g} requests/s were done, by Little's law {done.value:.4g}"
         return nothing(f"{text}: the load was not steady", 2 * n, seconds, mean, n)
     return Throughput(seconds, mean, n, done, fed, made, total, begun, UNKNOWN, by_share, by_arrival, lives.spread)

@@ -9,6 +9,7 @@ from functools import partial
 from kvt_async.bench import client_ceiling
 from kvt_async.bench.bench_canary import questions
 from kvt_async.bench.bench_evidence import LevelEvidence
+from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage
 from kvt_async.bench.load_sender import load_sender
 from kvt_async.bench.messages import BenchReport, stage_line, stage_summary
@@ -116,6 +117,8 @@ class BenchInvocation:
 
     async def serve(self, server: ServerSession) -> EndReason:
         latency_s = await ready(server, self.plan.workload)
+        if (talks := conversations_of(self.plan.workload)) is not None:
+            latency_s = talks.counts(0).span_s(latency_s)
         model = self.settings.model.name
         identities = await handshake.identities(server.sender, server.endpoints, model)
         await add_workload(server, self.plan.workload)
@@ -152,7 +155,7 @@ class BenchInvocation:
         from kvt_async.bench.window_senders import window_senders
 
         self.say(f"{self.plan.processes} processes send, each its part of every stage")
-        async with window_senders(server, self.plan.processes) as senders:
+        async with window_senders(server, self.plan.workload, self.plan.processes) as senders:
             yield senders.send
 
     async def _climb(
@@ -237,12 +240,18 @@ class BenchInvocation:
         bench, n = self.settings.bench, stage.n_measured
         if bench.requests != "auto" or bench.duration_s is not None or n is None or not stage.load.is_open:
             return None
-        enough = needed(stage.load, latency_s)
+        if (talks := conversations_of(self.plan.workload)) is not None:
+            counts = talks.counts(stage.repeat)
+            enough = counts.plan.first(counts.needed(stage.load, latency_s))
+        else:
+            enough = needed(stage.load, latency_s)
         return f"cut by bench.max_s ({bench.max_s:g} s) from {enough}" if n < enough else None
 
     def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:
-        stage = make_stage(self.invocation, self.plan.generation, level, step, latency_s)
-        return stage, what_is_left(self.reader, stage)
+        talks = conversations_of(self.plan.workload)
+        counts = None if talks is None else talks.counts(step.repeat)
+        stage = make_stage(self.invocation, self.plan.generation, level, step, latency_s, counts)
+        return stage, what_is_left(self.reader, stage, None if counts is None else counts.plan)
 
 
 def _latency_s(first_s: float, done: Sequence[Done]) -> float:

@@ -1,7 +1,9 @@
 """How far the stages of a bench are, and which of the config have not begun."""
 
+import orjson
+
 from kvt_async.bench.ladder import Done, Next, ahead
-from kvt_async.bench.load_steps import Load
+from kvt_async.bench.load_steps import Begun, Load
 from kvt_async.bench.stage import bench_levels, wanted
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.bench.stage_throughput import stage_throughput
@@ -48,7 +50,8 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
                 "pending": pending,
             }
         )
-        load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0)
+        of: Begun = "conversations" if orjson.loads(row["workload_json"])["kind"] == "conversations" else "requests"
+        load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0, of)
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
         rates = stage_throughput(reader, row["run_id"], load)
         done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from kvt_async.contract.errors import ConfigError
@@ -89,16 +89,28 @@ class TextMaker:
                     do=f"Ask for at least {used}, or set bench.salt: false.",
                 )
             drawn.append(random.Random(key).choices(self.words, k=tokens - used))
-        return self._settle(wanted, drawn)
+        return self._settle(wanted, drawn, lambda texts: self.count([self.messages(text) for text in texts]))
 
-    def _settle(self, wanted: Sequence[tuple[str, int, str]], drawn: list[list[str]]) -> list[str]:
+    def plain_texts(self, wanted: Sequence[tuple[int, str]]) -> list[str]:
+        """Texts for (tokens, key): words drawn by `key`, so many tokens by themselves, without template and special
+        tokens."""
+        drawn = [random.Random(key).choices(self.words, k=tokens) for tokens, key in wanted]
+        asked = [("", tokens, key) for tokens, key in wanted]
+        return self._settle(asked, drawn, lambda texts: self.tokenizer.count(texts, special=False))
+
+    def _settle(
+        self,
+        wanted: Sequence[tuple[str, int, str]],
+        drawn: list[list[str]],
+        count: Callable[[Sequence[str]], list[int]],
+    ) -> list[str]:
         """Count, correct by the difference, count again: words may join at their edges with some tokenizers."""
         texts = [""] * len(wanted)
         todo = list(range(len(wanted)))
         for _ in range(_ROUNDS):
             for n in todo:
                 texts[n] = " ".join([wanted[n][0], *drawn[n]]) if wanted[n][0] else " ".join(drawn[n])
-            counts = self.count([self.messages(texts[n]) for n in todo])
+            counts = count([texts[n] for n in todo])
             off = [(n, count - wanted[n][1]) for n, count in zip(todo, counts, strict=True) if count != wanted[n][1]]
             if not off:
                 return texts

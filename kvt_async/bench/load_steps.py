@@ -5,6 +5,8 @@ from typing import Literal
 
 from kvt_async.contract.bench_settings import Bench
 
+Begun = Literal["requests", "conversations"]
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -14,6 +16,7 @@ class Load:
     concurrency: int | None = None
     arrival: Literal["constant", "poisson", "gamma"] = "poisson"  # open loop
     burstiness: float = 1.0  # gamma: shape of the gaps
+    of: Begun = "requests"  # what begins at the rate, or keeps a place
 
     @property
     def is_open(self) -> bool:
@@ -26,15 +29,21 @@ class Load:
 
     @property
     def label(self) -> str:
-        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16'."""
+        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16'; of conversations 'rate 0.5
+        conversations/s', '16 users'."""
+        talks = self.of == "conversations"
         if self.rate_per_s is None:
-            return f"concurrency {self.concurrency}"
+            users = "1 user" if self.concurrency == 1 else f"{self.concurrency} users"
+            return users if talks else f"concurrency {self.concurrency}"
         kind = {"poisson": "", "constant": " constant", "gamma": f" gamma {self.burstiness:g}"}[self.arrival]
-        return f"rate {self.rate_per_s:g}/s{kind}"
+        return f"rate {self.rate_per_s:g}{' conversations' if talks else ''}/s{kind}"
 
 
 def load_of(bench: Bench, size: float, *, is_open: bool) -> Load:
     """A load of the config's kind; rates are rounded to four figures, so that labels say what was sent."""
+    of: Begun = "requests"
+    if bench.workload.kind == "conversations":
+        of = "conversations"
     if not is_open:
-        return Load(concurrency=max(1, round(size)))
-    return Load(rate_per_s=float(f"{size:.4g}"), arrival=bench.arrival, burstiness=bench.burstiness)
+        return Load(concurrency=max(1, round(size)), of=of)
+    return Load(rate_per_s=float(f"{size:.4g}"), arrival=bench.arrival, burstiness=bench.burstiness, of=of)

@@ -5,10 +5,12 @@ Flat memory in the number of requests, and nothing is tokenised while replies ar
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
 from kvt_async.bench.stage import Stage
 from kvt_async.bench.workload import Place, Workload, WorkloadPrompt
@@ -46,14 +48,15 @@ class BodyFile:
 
     def __enter__(self) -> "BodyFile":
         self._file = tempfile.TemporaryFile(prefix="kvt-bench-")
-        self._end = 0
+        self._end, self._lock = 0, threading.Lock()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._file.close()
 
     def put(self, body: bytes) -> int:
-        at, self._end = self._end, self._end + len(body)
+        with self._lock:  # turns of conversations are made in threads
+            at, self._end = self._end, self._end + len(body)
         os.pwrite(self._file.fileno(), body, at)
         return at
 
@@ -71,13 +74,20 @@ class Maker:
     bodies: BodyFile
     shown: Json | None = None  # what the server says of its budget: see session/server_evidence.py
 
-    def plan(self, seqs: Sequence[int], *, measured: bool) -> list[PlannedRequest]:
-        """Tokenise, encode and put away; in blocks. Takes a while: call it in a thread."""
+    def plan(
+        self, seqs: Sequence[int], *, measured: bool, replies: Mapping[int, Sequence[str]] | None = None
+    ) -> list[PlannedRequest]:
+        """Tokenise, encode and put away; in blocks. Takes a while: call it in a thread. `replies`: of conversations,
+        see ConversationWorkload.prompts."""
         planned = []
         for at in range(0, len(seqs), BLOCK):
             block = seqs[at : at + BLOCK]
             places = [Place(seq, self.stage.salt, self.stage.repeat) for seq in block]
-            for seq, prompt in zip(block, self.workload.prompts(places), strict=True):
+            conversations = conversations_of(self.workload)
+            prompts = (
+                self.workload.prompts(places) if conversations is None else conversations.prompts(places, replies or {})
+            )
+            for seq, prompt in zip(block, prompts, strict=True):
                 payload = encode(self.settings, prompt, self.stage.run.level)
                 planned.append(
                     PlannedRequest(
@@ -95,13 +105,16 @@ class Maker:
                 )
         return planned
 
+    def request_id(self, seq: int) -> str:
+        return f"{self.stage.run.run_id}:{seq}"
+
     def request(self, planned: PlannedRequest, attempts_before: int = 0) -> Request:
         level, run_id = self.stage.run.level, self.stage.run.run_id
         expects: Json = expectation(level, planned.input_tokens) if self.stage.level is not None else {}
         if expects and self.shown is not None:
             expects["server"] = self.shown
         return Request(
-            request_id=f"{run_id}:{planned.seq}",
+            request_id=self.request_id(planned.seq),
             run_id=run_id,
             example_id=f"p{planned.seq}",
             endpoints=level.endpoints,
@@ -118,7 +131,7 @@ class Maker:
     def rows(self, planned: PlannedRequest, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
         """Its rows in `requests`, `bench_arrivals` and, where there is more to say, `bench_requests`."""
         run_id = self.stage.run.run_id
-        request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
+        request_id, phase = self.request_id(planned.seq), "measured" if planned.measured else "warm_up"
         yield "requests", (request_id, run_id, f"p{planned.seq}", 0, 0, planned.prompt_sha256, now)
         yield (
             "bench_arrivals",

@@ -50,7 +50,7 @@ class Source:
 
 def read_manifest(path: str, system: str | None) -> Source:
     """The prompts of a manifest, rendered as a sweep sends them, and its SHA-256. Raises KvtError."""
-    file = _existing(path)
+    file = existing(path)
     head = read_head(file)
     if head.prompt.get("answer_prefix"):
         raise ConfigError(
@@ -77,9 +77,9 @@ def read_manifest(path: str, system: str | None) -> Source:
 def read_jsonl(path: str, system: str | None) -> Source:
     """One prompt a line, or one JSON array of them as ShareGPT is published. Raises ConfigError that names file and
     line (of an array: entry)."""
-    file = _existing(path)
+    file = existing(path)
     digest, items, n_without = hashlib.sha256(), [], 0
-    for row, where in _rows(file, digest):
+    for row, where in rows_of(file, digest):
         item = _item(row, where, system)
         if item is None:
             n_without += 1
@@ -90,7 +90,7 @@ def read_jsonl(path: str, system: str | None) -> Source:
     return Source(items, digest.hexdigest(), n_without)
 
 
-def _rows(file: Path, digest: "hashlib._Hash") -> Iterator[tuple[Any, str]]:
+def rows_of(file: Path, digest: "hashlib._Hash") -> Iterator[tuple[Any, str]]:
     """Every row and where it stands; `digest` has seen every byte at the end."""
     number = 0
     with file.open("rb") as lines:
@@ -122,10 +122,11 @@ def _json(text: bytes, where: str) -> Any:
         raise ConfigError(f"not JSON: {error.msg}", where=where, do="One JSON object a line.") from None
 
 
-def _existing(path: str) -> Path:
+def existing(path: str, where: str = WHERE, do: str = "Give a manifest.json or a .jsonl file.") -> Path:
+    """The file of this name. Raises ConfigError where there is none."""
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"there is no file {path!r}", where=WHERE, do="Give a manifest.json or a .jsonl file.")
+        raise ConfigError(f"there is no file {path!r}", where=where, do=do)
     return file
 
 
@@ -151,7 +152,7 @@ def _item(row: Any, where: str, system: str | None) -> Item | None:
 def _conversation(turns: Sequence[Any]) -> Item | None:
     """The first human turn as the prompt; the reply that follows gives the length."""
     messages = [
-        (_ROLES.get(str(turn.get("from") or turn.get("role"))), _text(turn.get("value") or turn.get("content")))
+        (_ROLES.get(str(turn.get("from") or turn.get("role"))), text_of(turn.get("value") or turn.get("content")))
         for turn in turns
         if isinstance(turn, dict)
     ]
@@ -164,21 +165,21 @@ def _conversation(turns: Sequence[Any]) -> Item | None:
 
 def _plain(row: dict[str, Any], where: str) -> Item | None:
     key = next((key for key in LENGTH_KEYS if row.get(key) is not None), None)
-    tokens = None if key is None else _length(row[key], key, where)
+    tokens = None if key is None else length_of(row[key], key, where)
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
         kept = [
             {"role": str(m["role"]), "content": text}
             for m in messages
-            if isinstance(m, dict) and (text := _text(m.get("content"))) is not None and "role" in m
+            if isinstance(m, dict) and (text := text_of(m.get("content"))) is not None and "role" in m
         ]
         whole = len(kept) == len(messages) and any(m["role"] != "system" for m in kept)
         return Item(kept, tokens) if whole else None
-    prompt = _text(row.get("prompt"))
+    prompt = text_of(row.get("prompt"))
     return Item([{"role": "user", "content": prompt}], tokens) if prompt else None
 
 
-def _length(value: Any, key: str, where: str) -> int:
+def length_of(value: Any, key: str, where: str) -> int:
     """Tokens to ask for: 4, 4.0 and "4" are 4. Raises ConfigError: what is there and can't be used is no default."""
     number = value
     if isinstance(value, str):
@@ -195,7 +196,7 @@ def _length(value: Any, key: str, where: str) -> int:
     return int(number)
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """The text of a string or of content parts that are all text; None for anything else (a picture can't be sent as
     text)."""
     if isinstance(value, str):

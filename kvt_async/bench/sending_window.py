@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from kvt_async.bench.timer import Timer
 from kvt_async.clock import utc_now
@@ -21,14 +21,34 @@ from kvt_async.store.columns import Row, rows_of_attempt, rows_of_outcome, unsto
 CATCH_UP = 16  # overdue requests started in one turn of the loop: replies are read between two such bursts
 
 
+class Following(Protocol):
+    """The requests that wait for the end of another: a conversation's later turns."""
+
+    @property
+    def n_left(self) -> int:
+        """How many are still to come."""
+        ...
+
+    async def after(self, outcome: Outcome) -> "Arrival | None":
+        """The next one, once the one before was answered; None: that one was the last."""
+        ...
+
+    async def lost(self) -> tuple[list[Row], list[Outcome]]:
+        """Rows and outcomes of all that are left, for the one before has failed; none is left then."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request of a window. `rows`: to be stored as it starts (closed loop by duration plans as it goes)."""
+    """One request of a window. `rows`: to be stored as it starts (closed loop by duration plans as it goes).
+    `think_ns`: of one that follows another, from the end of that one on."""
 
     request: Request
     measured: bool
     offset_ns: int | None = None
     rows: Sequence[Row] = ()
+    following: Following | None = None
+    think_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -55,14 +75,16 @@ class Window:
     watcher: Watcher
     tally: Tally
     _draining: bool = False
+    _begun: bool = False  # all that the schedule or a place begins
+    _unsent: int = 0  # conversations under way with turns that are still to be sent
     _all_sent: asyncio.Event = field(default_factory=asyncio.Event)
+    _alarm: Timer = field(default_factory=Timer)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def open_loop(self, arrivals: AsyncIterator[Arrival], start_ns: int, max_in_flight: int | None) -> None:
         """Start each arrival `offset_ns` after `start_ns`, whatever the server does; a cap that binds is counted."""
-        tally, slots = self.tally, asyncio.Semaphore(max_in_flight) if max_in_flight else None
-        burst = 0
-        with Timer() as alarm:
+        slots, burst = asyncio.Semaphore(max_in_flight) if max_in_flight else None, 0
+        with self._alarm:
             async with self._limited_drain(), asyncio.TaskGroup() as group:
                 async for arrival in arrivals:
                     assert arrival.offset_ns is not None
@@ -70,18 +92,12 @@ class Window:
                     burst = burst + 1 if due_ns <= time.perf_counter_ns() else 0
                     if burst % CATCH_UP == CATCH_UP - 1:
                         await asyncio.sleep(0)
-                    await self._until(alarm, due_ns)
-                    if slots is not None:
-                        tally.n_held += slots.locked()
-                        await self._unless_stopped(slots.acquire())
-                    if self.server.stop.is_set():
+                    await self._until(due_ns)
+                    if not await self._may_start(slots):
                         break
-                    self._note(arrival, due_ns)
-                    late_ms = (time.perf_counter_ns() - due_ns) / 1e6
-                    tally.late_max_ms = max(tally.late_max_ms, late_ms)
-                    tally.n_late += late_ms > self.server.settings.bench.late_ms
-                    self._keep(group.create_task(self._send(arrival, due_ns, slots)))
-                self._all_sent.set()
+                    self._note_due(arrival, due_ns)
+                    self._keep(group.create_task(self._converse(arrival, due_ns, slots)))
+                self._nothing_more()
 
     async def closed_loop(
         self,
@@ -91,7 +107,8 @@ class Window:
         most_s: float | None = None,
     ) -> None:
         """Keep `concurrency` requests in flight until the requests end, or `duration_s` after the first measured one;
-        `most_s`: the same of a window whose requests should have ended by then."""
+        `most_s`: the same of a window whose requests should have ended by then. A conversation keeps its place until
+        its last turn has ended."""
         tally, turn = self.tally, asyncio.Lock()
 
         async def work() -> None:
@@ -106,14 +123,15 @@ class Window:
                     tally.cut, arrival = True, None
                 if arrival is None or (duration_s is not None and passed_s > duration_s):
                     tally.measured_to_ns = tally.measured_to_ns or now  # from here on a slot stays empty
-                    self._all_sent.set()
+                    self._nothing_more()
                     return
                 self._note(arrival, now)
-                await self._send(arrival, None, None)
+                await self._converse(arrival, None, None)
 
-        async with self._limited_drain(), asyncio.TaskGroup() as group:
-            for n in range(concurrency):
-                self._keep(group.create_task(work(), name=f"slot-{n}"))
+        with self._alarm:
+            async with self._limited_drain(), asyncio.TaskGroup() as group:
+                for n in range(concurrency):
+                    self._keep(group.create_task(work(), name=f"slot-{n}"))
 
     def _note(self, arrival: Arrival, at_ns: int) -> None:
         tally = self.tally
@@ -124,7 +142,59 @@ class Window:
             if arrival.offset_ns is not None:
                 tally.measured_to_ns = at_ns
 
-    async def _send(self, arrival: Arrival, due_ns: int | None, slots: asyncio.Semaphore | None) -> None:
+    def _note_due(self, arrival: Arrival, due_ns: int) -> None:
+        """The same of one that had an instant to start at."""
+        self._note(arrival, due_ns)
+        late_ms = (time.perf_counter_ns() - due_ns) / 1e6
+        self.tally.late_max_ms = max(self.tally.late_max_ms, late_ms)
+        self.tally.n_late += late_ms > self.server.settings.bench.late_ms
+
+    async def _may_start(self, slots: asyncio.Semaphore | None) -> bool:
+        """Wait for room under the cap; False: the window stops."""
+        if slots is not None:
+            self.tally.n_held += slots.locked()
+            await self._unless_stopped(slots.acquire())
+        return not self.server.stop.is_set()
+
+    async def _converse(self, arrival: Arrival, due_ns: int | None, slots: asyncio.Semaphore | None) -> None:
+        """Send a request and, one after the other, those that follow it."""
+        following = arrival.following
+        if following is None:
+            await self._send(arrival, due_ns, slots)
+            return
+        self._unsent, is_last = self._unsent + 1, False
+        try:
+            while True:
+                is_last = following.n_left == 0
+                if is_last:
+                    self._last_turn()
+                outcome = await self._send(arrival, due_ns, slots)
+                if is_last or outcome is None or outcome.last is None or outcome.reply is None:
+                    return
+                later = await following.after(outcome)
+                assert later is not None
+                arrival, ended_ns = later, outcome.last.marks.end_ns or time.perf_counter_ns()
+                due_ns = ended_ns + arrival.think_ns
+                await self._until(due_ns)
+                if not await self._may_start(slots):
+                    return
+                self._note_due(arrival, due_ns)
+        finally:
+            if not is_last:
+                self._last_turn()
+
+    def _last_turn(self) -> None:
+        self._unsent -= 1
+        self._nothing_more(begun=self._begun)
+
+    def _nothing_more(self, *, begun: bool = True) -> None:
+        """Nothing more begins, or one conversation less has something to send."""
+        self._begun = begun
+        if self._begun and self._unsent == 0:
+            self._all_sent.set()
+
+    async def _send(self, arrival: Arrival, due_ns: int | None, slots: asyncio.Semaphore | None) -> Outcome | None:
+        """None: its time was up, and it has failed."""
         request, tally = arrival.request, self.tally
         if arrival.rows:
             await self.server.store.submit(arrival.rows)
@@ -138,7 +208,7 @@ class Window:
             if self._draining:  # its time was up: an outcome, unlike an interruption
                 row: Row = ("give_ups", (request.request_id, request.series_idx, "time_exhausted", utc_now()))
                 await self.server.store.submit([row])
-                return
+                return None
             raise
         finally:
             tally.in_flight -= 1
@@ -146,15 +216,20 @@ class Window:
                 slots.release()
         if outcome.last is not None:
             self.watcher.attempted(request, outcome.last)
-        if rows := rows_of_outcome(outcome, self.server.session_id, utc_now()):
+        rows, lost = rows_of_outcome(outcome, self.server.session_id, utc_now()), list[Outcome]()
+        if outcome.reply is None and outcome.give_up is not None and arrival.following is not None:
+            more, lost = await arrival.following.lost()
+            rows += more  # on disk together with what they were lost by
+        if rows:
             committed = await self.server.store.submit(rows)
-            committed.add_done_callback(lambda future: self._committed(future, outcome))
+            committed.add_done_callback(lambda future: self._committed(future, outcome, lost))
+        return outcome
 
     async def _record(self, request: Request, attempt: Attempt) -> None:
         self.watcher.attempted(request, attempt)
         await self.server.store.submit(rows_of_attempt(request, attempt, self.server.session_id, utc_now()))
 
-    def _committed(self, future: "asyncio.Future[None]", outcome: Outcome) -> None:
+    def _committed(self, future: "asyncio.Future[None]", outcome: Outcome, lost: Sequence[Outcome]) -> None:
         if future.cancelled() or future.exception() is not None:
             return
         server = self.server
@@ -162,13 +237,14 @@ class Window:
         failure = unstorable(outcome, error) if error is not None else None
         if failure is not None:
             server.store.offer(rows_of_outcome(failure, server.session_id, utc_now()), at_once=True)
-        self.watcher.saved(failure or outcome)
+        for each in (failure or outcome, *lost):
+            self.watcher.saved(each)
 
-    async def _until(self, alarm: Timer, due_ns: int) -> None:
+    async def _until(self, due_ns: int) -> None:
         if due_ns - time.perf_counter_ns() > 50_000_000:
-            await self._unless_stopped(alarm.until(due_ns))
+            await self._unless_stopped(self._alarm.until(due_ns))
         else:
-            await alarm.until(due_ns)
+            await self._alarm.until(due_ns)
 
     async def _unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
         """Wait, but no longer than until `stop` is set."""

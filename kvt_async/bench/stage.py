@@ -10,6 +10,8 @@ import numpy as np
 import orjson
 
 from kvt_async.bench.arrivals import n_within, offsets_ns
+from kvt_async.bench.conversations.conversation_counts import ConversationCounts
+from kvt_async.bench.conversations.conversation_plan import ConversationPlan
 from kvt_async.bench.ladder import Next
 from kvt_async.bench.load_steps import Load
 from kvt_async.clock import utc_now
@@ -111,9 +113,15 @@ def bench_levels(settings: Settings) -> list[Level]:
 
 
 def make_stage(
-    invocation: Invocation, generation: int, level: Level, step: Next, latency_s: float | None = None
+    invocation: Invocation,
+    generation: int,
+    level: Level,
+    step: Next,
+    latency_s: float | None = None,
+    counts: ConversationCounts | None = None,
 ) -> Stage:
-    """The stage of a step, as it is stored or as it will be; `latency_s`: of a request, as far as it is known by then.
+    """The stage of a step, as it is stored or as it will be; `latency_s`: of a request, as far as it is known by then,
+    of a whole conversation where there are `counts` of them.
 
     Raises ContractMismatchError where one of its name was planned otherwise. How many requests `auto` and a warm-up of
     rate x latency come to is no plan of the config's: what is stored of them holds.
@@ -126,11 +134,14 @@ def make_stage(
     named = replace(level, series=series, repeat_idx=step.repeat, level_idx=stage_idx)
     run_id = make_run_id(group, generation, replace(named, is_full=named.is_full and not bench.levels))
     stored = reader.rows("SELECT run_id, apply_json FROM runs WHERE run_id = ?", run_id)
-    n_warm_up = _n_warm_up(bench, load, latency_s)
+    n_warm_up, n_measured = _n_warm_up(bench, load, latency_s), None
+    if counts is not None:
+        n_warm_up, n_measured = counts.sizes(bench, load, latency_s)
     rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
     if rows and load.is_open and rows[0]["n_warm_up"] >= bench.warm_up.requests > 0:
         n_warm_up = rows[0]["n_warm_up"]
-    n_measured = _n_measured(bench, step, n_warm_up, latency_s)
+    if counts is None:
+        n_measured = _n_measured(bench, step, n_warm_up, latency_s)
     if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
         n_measured = rows[0]["n_measured"]
     stage = Stage(
@@ -207,6 +218,8 @@ class Left:
     attempts: dict[int, int]  # seq -> attempts stored
     measured_s: float  # closed loop by duration: measured so far
     cut: bool = False  # by bench.max_s: what was not begun isn't owed
+    stored: frozenset[int] = frozenset()  # measured places with rows; of conversations not all have them yet
+    lost: frozenset[int] = frozenset()  # of seqs, turns of conversations behind one that has failed
 
     def is_done(self, stage: Stage) -> bool:
         """Whether nothing of the stage is owed any more."""
@@ -216,29 +229,53 @@ class Left:
         return not self.seqs or self.cut
 
 
-def what_is_left(reader: Reader, stage: Stage) -> Left | None:
-    """What of a stage is still to do; None: the stage was never stored."""
+def what_is_left(reader: Reader, stage: Stage, plan: ConversationPlan | None = None) -> Left | None:
+    """What of a stage is still to do; None: the stage was never stored. `plan`: of conversations, of which every turn
+    is owed that has no outcome: a turn whose prompt waits for the reply before it has no row until then."""
     run_id = stage.run.run_id
     if not reader.rows("SELECT 1 FROM bench_stages WHERE run_id = ?", run_id):
         return None
-    cut = len(run_id) + 2
     rows = reader.rows(
         """SELECT CAST(substr(r.request_id, ?) AS INTEGER) AS seq, b.phase,
-           EXISTS (SELECT 1 FROM responses p WHERE p.request_id = r.request_id)
-           OR EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id) AS settled,
+           EXISTS (SELECT 1 FROM responses p WHERE p.request_id = r.request_id) AS answered,
+           EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id) AS given_up,
            (SELECT max(a.attempt_idx) + 1 FROM attempts a WHERE a.request_id = r.request_id) AS n_attempts
            FROM requests r JOIN bench_arrivals b USING (request_id) WHERE r.run_id = ? ORDER BY 1""",
-        cut,
+        len(run_id) + 2,
         run_id,
     )
-    seqs = [row["seq"] for row in rows if row["phase"] == "measured" and not row["settled"]]
-    attempts = {row["seq"]: row["n_attempts"] for row in rows if row["n_attempts"]}
-    n_windows = reader.value("SELECT count(*) FROM bench_windows WHERE run_id = ?", run_id)
+    measured = [row for row in rows if row["phase"] == "measured"]
+    failed = [row["seq"] for row in measured if row["given_up"] and not row["answered"]]
+    seqs = [row["seq"] for row in measured if not row["answered"] and not row["given_up"]]
     next_seq = max((row["seq"] for row in rows), default=-1) + 1
     cut = bool(
         reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = ?", run_id, EndReason.STOP_RULE)
     )
-    return Left(seqs, max(next_seq, stage.n_measured or 0), n_windows, attempts, _measured_s(reader, run_id), cut)
+    lost: frozenset[int] = frozenset()
+    if plan is not None:
+        seqs = _owed_turns(plan, measured, stage.n_measured or 0)
+        broken = {plan.turn_of(seq).conversation: seq for seq in reversed(failed)}
+        lost = frozenset(seq for seq in seqs if broken.get(plan.turn_of(seq).conversation, seq) < seq)
+        next_seq = plan.whole(next_seq)
+    return Left(
+        seqs=seqs,
+        next_seq=max(next_seq, stage.n_measured or 0),
+        n_windows=reader.value("SELECT count(*) FROM bench_windows WHERE run_id = ?", run_id),
+        attempts={row["seq"]: row["n_attempts"] for row in rows if row["n_attempts"]},
+        measured_s=_measured_s(reader, run_id),
+        cut=cut,
+        stored=frozenset(row["seq"] for row in measured),
+        lost=lost,
+    )
+
+
+def _owed_turns(plan: ConversationPlan, measured: Sequence[Any], n_measured: int) -> list[int]:
+    """Measured turns without an outcome: of all conversations of the plan, and of those that were begun beyond it."""
+    settled = {row["seq"] for row in measured if row["answered"] or row["given_up"]}
+    begun = {plan.turn_of(row["seq"]).conversation for row in measured}
+    turns = [plan.of(range(conversation, conversation + 1)) for conversation in sorted(begun)]
+    places = {*range(n_measured), *(seq for places in turns for seq in places)}
+    return sorted(places - settled)
 
 
 def _measured_s(reader: Reader, run_id: str) -> float:

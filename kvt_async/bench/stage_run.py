@@ -5,10 +5,18 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
 
 from kvt_async.bench.bench_progress import StageProgress
+from kvt_async.bench.conversations.conversation_schedule import (
+    ConversationSchedule,
+    conversation_places,
+    further_conversations,
+    stored_replies,
+)
+from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, PlannedRequest
 from kvt_async.bench.scrape import Sampler, metrics_urls
 from kvt_async.bench.sending_window import Arrival, Tally, Window
@@ -23,6 +31,7 @@ from kvt_async.session.live_feed import feed
 from kvt_async.session.servers import beside, first_error
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_give_ups
+from kvt_async.store.reader import Reader
 
 LEAD_NS = 50_000_000  # open loop: between the window's row on disk and the first instant of its schedule
 
@@ -45,15 +54,15 @@ async def run_stage(
     bench, store = server.settings.bench, server.store
     with BodyFile() as bodies:
         maker = Maker(server.settings, workload, stage, bodies, shown)
-        schedule = await _schedule(maker, left)
-        await store.save([*head, *schedule.rows(maker, server.session_id)])
+        schedule = await _schedule(maker, left, server.reader)
+        await store.save([*head, *schedule.rows(server.session_id)])
         sampler = stage_sampler(server, stage)
         await sampler.take("before")
         tally = Tally()
         progress = StageProgress(stage, left, tally, server.log)
         progress.server_now = sampler.now
         start_ns = await open_window(server, stage, left, LEAD_NS if stage.load.is_open else 0)
-        arrivals = _arrivals(maker, schedule, server.session_id)
+        arrivals = schedule.arrivals(server.session_id)
         window, health = Window(server, progress, tally), progress.health
         health.start()
         server.interrupts.draining = True
@@ -67,8 +76,9 @@ async def run_stage(
                 if stage.load.is_open:
                     await window.open_loop(arrivals, start_ns, stage.max_in_flight)
                 else:
-                    most_s = bench.max_s if bench.requests == "auto" and schedule.duration_s is None else None
-                    await window.closed_loop(arrivals, stage.load.concurrency or 1, schedule.duration_s, most_s)
+                    duration_s = stage.seconds_left(left)
+                    most_s = bench.max_s if bench.requests == "auto" and duration_s is None else None
+                    await window.closed_loop(arrivals, stage.load.concurrency or 1, duration_s, most_s)
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         except asyncio.CancelledError:
@@ -95,16 +105,36 @@ async def run_stage(
         return end_row(server, stage, tally, drained_ns, client)
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What one window of a stage sends: its warm-up, and the measured requests that are left."""
+class Schedule(Protocol):
+    """What one window of a stage sends."""
 
+    @property
+    def n(self) -> int:
+        """How many requests are planned."""
+        ...
+
+    def rows(self, session_id: str) -> list[Row]:
+        """The rows of requests that are not stored yet."""
+        ...
+
+    def arrivals(self, session_id: str) -> AsyncGenerator[Arrival, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSchedule:
+    """Of requests that have nothing to do with each other: the warm-up, and the measured ones that are left."""
+
+    maker: Maker
     stage: Stage
     left: Left | None  # of a stage that has a window already
     warm_up: list[PlannedRequest]
     measured: list[PlannedRequest]
     first_free: int  # the first place of the workload that nobody has
     duration_s: float | None  # a closed loop by duration goes on for so long; None: it ends with its requests
+
+    @property
+    def n(self) -> int:
+        return len(self.planned)
 
     @property
     def planned(self) -> list[PlannedRequest]:
@@ -116,22 +146,42 @@ class Schedule:
         """When each of them is due, from the window's start; None in closed loop."""
         return self.stage.offsets_ns(len(self.warm_up) + len(self.measured))
 
-    def rows(self, maker: Maker, session_id: str) -> list[Row]:
-        """The rows of requests that are not stored yet: a resumed stage has its measured ones already."""
+    def rows(self, session_id: str) -> list[Row]:
+        """A resumed stage has those of its measured requests already."""
         now = utc_now()
         rows: list[Row] = []
         for planned, offset in zip(self.planned, self.offsets_ns, strict=True):
             if self.left is None or not planned.measured:
-                rows += maker.rows(planned, offset, session_id, now)
+                rows += self.maker.rows(planned, offset, session_id, now)
         return rows
 
+    async def arrivals(self, session_id: str) -> AsyncGenerator[Arrival, None]:
+        """Requests in the order of the schedule; a closed loop by duration goes on as long as it is asked."""
+        attempts = self.left.attempts if self.left else {}
+        for planned, offset in zip(self.planned, self.offsets_ns, strict=True):
+            yield Arrival(self.maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
+        if self.duration_s is None:
+            return
+        seqs = range(self.first_free, MOST_REQUESTS)
+        async with aclosing(further_arrivals(self.maker, seqs, session_id)) as further:
+            async for arrival in further:
+                yield arrival
 
-async def _schedule(maker: Maker, left: Left | None) -> Schedule:
+
+async def _schedule(maker: Maker, left: Left | None, reader: Reader) -> Schedule:
     stage = maker.stage
+    if (talks := conversations_of(maker.workload)) is not None:
+        plan = talks.plan(stage.repeat)
+        places = conversation_places(stage, plan, left)
+        replies = stored_replies(reader, stage.run.run_id, places, talks) if left is not None else {}
+        further = further_conversations(plan, stage, left, places)
+        schedule = ConversationSchedule(maker, talks, places, replies, further)
+        await asyncio.to_thread(schedule.prepare)
+        return schedule
     seqs, free = stage.numbers(left)
     measured = await asyncio.to_thread(maker.plan, seqs, measured=True)
     warm_up = await asyncio.to_thread(maker.plan, range(free, free + stage.n_warm_up), measured=False)
-    return Schedule(stage, left, warm_up, measured, free + stage.n_warm_up, stage.seconds_left(left))
+    return RequestSchedule(maker, stage, left, warm_up, measured, free + stage.n_warm_up, stage.seconds_left(left))
 
 
 def stage_sampler(server: ServerSession, stage: Stage) -> Sampler:
@@ -164,18 +214,6 @@ async def open_window(server: ServerSession, stage: Stage, left: Left | None, le
         },
     )
     return start_ns
-
-
-async def _arrivals(maker: Maker, schedule: Schedule, session_id: str) -> AsyncGenerator[Arrival, None]:
-    """Requests in the order of the schedule; a closed loop by duration goes on as long as it is asked."""
-    attempts = schedule.left.attempts if schedule.left else {}
-    for planned, offset in zip(schedule.planned, schedule.offsets_ns, strict=True):
-        yield Arrival(maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
-    if schedule.duration_s is None:
-        return
-    async with aclosing(further_arrivals(maker, range(schedule.first_free, MOST_REQUESTS), session_id)) as further:
-        async for arrival in further:
-            yield arrival
 
 
 async def further_arrivals(maker: Maker, seqs: range, session_id: str) -> AsyncGenerator[Arrival, None]:

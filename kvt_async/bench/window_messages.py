@@ -1,7 +1,7 @@
 """What the parent of a bench and its sender processes tell each other: see bench/window_senders.py."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Stage
@@ -18,6 +18,7 @@ class WindowPlace:
     offset_ns: int | None
     attempts_before: int
     stored: bool  # the group has its rows already
+    lost: bool = False  # a turn of a conversation behind one that has failed: it is never sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class WindowOrder:
     concurrency: int | None  # its part; None: open loop
     max_in_flight: int | None  # its part; None: no cap
     duration_s: float | None  # a closed loop by duration goes on for so long ...
-    more: range  # ... with the places of these numbers
+    more: range  # ... with the places, or conversations, of these numbers
+    replies: Mapping[int, Sequence[str]] = field(default_factory=dict)  # the server's own that are stored, of
+    # conversations that go on with them
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 
 from kvt_async.bench.bench_progress import StageProgress
+from kvt_async.bench.conversations.conversation_schedule import ConversationSchedule
+from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.load_sender import load_sender
 from kvt_async.bench.prepared_requests import BodyFile, Maker, PlannedRequest
 from kvt_async.bench.sending_window import Arrival, Tally, Window
-from kvt_async.bench.stage_run import further_arrivals
+from kvt_async.bench.stage_run import Schedule, further_arrivals
 from kvt_async.bench.timer import Timer
 from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder
 from kvt_async.bench.workload import Workload, load_workload
@@ -71,12 +73,8 @@ class WindowPart:
         settings, stage = self.me.settings, order.stage
         with BodyFile() as bodies:
             maker = Maker(settings, self.workload, stage, bodies, order.shown)
-            planned = await asyncio.to_thread(_planned, maker, order)
-            rows: list[Row] = []
-            now = utc_now()
-            for place, request in zip(order.places, planned, strict=True):
-                if not place.stored:
-                    rows += maker.rows(request, place.offset_ns, self.me.session_id, now)
+            schedule = await asyncio.to_thread(_prepared, maker, order)
+            rows = schedule.rows(self.me.session_id)
             secrets = known_secrets(settings)
             async with Writer(self.me.db, settings.db.flush_interval_s, secrets=secrets, is_scratch=True) as store:
                 self.wire.send(Planned(rows))
@@ -96,7 +94,7 @@ class WindowPart:
                         sender=self.sender,
                         runs=(stage.run,),
                     )
-                    return await self._window(order, server, _arrivals(order, maker, planned, server.session_id), go)
+                    return await self._window(order, server, schedule.arrivals(server.session_id), go)
 
     async def _window(
         self, order: WindowOrder, server: ServerSession, arrivals: AsyncGenerator[Arrival, None], go: Go
@@ -162,21 +160,43 @@ class WindowPart:
         )
 
 
-def _planned(maker: Maker, order: WindowOrder) -> list[PlannedRequest]:
-    """Warm-up comes first in a window."""
+@dataclass(frozen=True, slots=True)
+class PartSchedule:
+    """A process's part of a window whose requests have nothing to do with each other; see stage_run.Schedule."""
+
+    maker: Maker
+    order: WindowOrder
+    planned: Sequence[PlannedRequest]
+
+    @property
+    def n(self) -> int:
+        return len(self.planned)
+
+    def rows(self, session_id: str) -> list[Row]:
+        now, rows = utc_now(), list[Row]()
+        for place, request in zip(self.order.places, self.planned, strict=True):
+            if not place.stored:
+                rows += self.maker.rows(request, place.offset_ns, session_id, now)
+        return rows
+
+    async def arrivals(self, session_id: str) -> AsyncGenerator[Arrival, None]:
+        for place, request in zip(self.order.places, self.planned, strict=True):
+            yield Arrival(self.maker.request(request, place.attempts_before), place.measured, place.offset_ns)
+        if self.order.duration_s is not None:
+            async with aclosing(further_arrivals(self.maker, self.order.more, session_id)) as further:
+                async for arrival in further:
+                    yield arrival
+
+
+def _prepared(maker: Maker, order: WindowOrder) -> Schedule:
+    """Everything that can be made before the window begins; warm-up comes first in it."""
+    if (talks := conversations_of(maker.workload)) is not None:
+        schedule = ConversationSchedule(maker, talks, order.places, order.replies, order.more)
+        schedule.prepare()
+        return schedule
     warm_up = maker.plan([place.seq for place in order.places if not place.measured], measured=False)
-    return warm_up + maker.plan([place.seq for place in order.places if place.measured], measured=True)
-
-
-async def _arrivals(
-    order: WindowOrder, maker: Maker, planned: Sequence[PlannedRequest], session_id: str
-) -> AsyncGenerator[Arrival, None]:
-    for place, request in zip(order.places, planned, strict=True):
-        yield Arrival(maker.request(request, place.attempts_before), place.measured, place.offset_ns)
-    if order.duration_s is not None:
-        async with aclosing(further_arrivals(maker, order.more, session_id)) as further:
-            async for arrival in further:
-                yield arrival
+    measured = maker.plan([place.seq for place in order.places if place.measured], measured=True)
+    return PartSchedule(maker, order, [*warm_up, *measured])
 
 
 async def _sent(

@@ -11,16 +11,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from kvt_async.bench.bench_progress import StageProgress
+from kvt_async.bench.conversations.conversation_schedule import (
+    conversation_places,
+    further_conversations,
+    shares_of,
+    stored_replies,
+)
+from kvt_async.bench.conversations.conversation_workload import ConversationWorkload, conversations_of
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.stage_run import end_row, open_window, stage_sampler
 from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder, WindowPlace
+from kvt_async.bench.workload import Workload
 from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.errors import LocalError
 from kvt_async.contract.vocabulary import EndReason
@@ -48,12 +56,12 @@ Message = TypeVar("Message")
 
 
 @asynccontextmanager
-async def window_senders(server: ServerSession, n: int) -> AsyncIterator["WindowSenders"]:
+async def window_senders(server: ServerSession, workload: Workload, n: int) -> AsyncIterator["WindowSenders"]:
     """`n` processes that send to this server while the block runs."""
     pool = SenderPool(server, MODULE, n)
     try:
         await pool.start()
-        yield WindowSenders(server, pool)
+        yield WindowSenders(server, pool, workload)
     finally:
         await pool.close()
 
@@ -64,11 +72,13 @@ class WindowSenders:
 
     server: ServerSession
     pool: SenderPool
+    workload: Workload
 
     async def send(self, stage: Stage, left: Left | None, head: Sequence[Row] = (), shown: Json | None = None) -> Json:
         """What `run_stage` does, with all processes; a window whose process died is no whole one, and says LOCAL."""
-        server = self.server
-        for process, order in zip(self.pool.processes, self._orders(stage, left, shown), strict=True):
+        server, talks = self.server, conversations_of(self.workload)
+        orders = self._orders(stage, left, shown) if talks is None else self._talks(talks, stage, left, shown)
+        for process, order in zip(self.pool.processes, orders, strict=True):
             process.wire.send(order)
         rows = [row for process in self.pool.processes for row in (await self._next(process, Planned)).rows]
         await server.store.save([*head, *rows])
@@ -119,20 +129,22 @@ class WindowSenders:
             )
             for at, (seq, offset_ns) in enumerate(zip(numbers, stage.offsets_ns(len(numbers)), strict=True))
         ]
-        in_flight = None if load.is_open else whole_shares(load.concurrency or n, n)
-        caps = None if stage.max_in_flight is None else whole_shares(stage.max_in_flight, n)
-        return [
-            WindowOrder(
-                stage=stage,
-                places=places[i::n],
-                shown=shown,
-                concurrency=None if in_flight is None else in_flight[i],
-                max_in_flight=None if caps is None else caps[i],
-                duration_s=stage.seconds_left(left),
-                more=range(free + stage.n_warm_up, MOST_REQUESTS)[i::n],
-            )
-            for i in range(n)
-        ]
+        more = range(free + stage.n_warm_up, MOST_REQUESTS)
+        order = WindowOrder(stage, places, shown, load.concurrency, stage.max_in_flight, stage.seconds_left(left), more)
+        return [replace(_part(order, i, n), places=places[i::n]) for i in range(n)]
+
+    def _talks(
+        self, talks: ConversationWorkload, stage: Stage, left: Left | None, shown: Json | None
+    ) -> list[WindowOrder]:
+        """Every n-th conversation to a process, whole."""
+        n, plan = self.pool.n, talks.plan(stage.repeat)
+        places = conversation_places(stage, plan, left)
+        replies = stored_replies(self.server.reader, stage.run.run_id, places, talks) if left is not None else {}
+        more = further_conversations(plan, stage, left, places)
+        order = WindowOrder(
+            stage, places, shown, stage.load.concurrency, stage.max_in_flight, stage.seconds_left(left), more, replies
+        )
+        return [replace(_part(order, i, n), places=part) for i, part in enumerate(shares_of(places, plan, n))]
 
     async def _next(self, process: SenderProcess, kind: type[Message]) -> Message:
         """The next message, which is of this kind. Raises what the process failed with, or that it is gone."""
@@ -168,6 +180,13 @@ class WindowSenders:
                         breaker.ending = EndReason.LOCAL
                         breaker.tripped.set()
                     return None
+
+
+def _part(order: WindowOrder, i: int, n: int) -> WindowOrder:
+    """Process `i`'s share of the places in flight, of the cap, and of what comes after the places."""
+    in_flight = None if order.concurrency is None else whole_shares(order.concurrency, n)[i]
+    cap = None if order.max_in_flight is None else whole_shares(order.max_in_flight, n)[i]
+    return replace(order, concurrency=in_flight, max_in_flight=cap, more=order.more[i::n])
 
 
 class PooledProgress(StageProgress):

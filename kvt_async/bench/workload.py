@@ -12,7 +12,7 @@ from kvt_async.bench import length_draws
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
 from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
-from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.bench_settings import OF_CONVERSATIONS, Bench
 from kvt_async.contract.formulas.prompt_text import template_version
 from kvt_async.contract.settings import Settings
 from kvt_async.data.tokens import PromptTokenizer, load_tokenizer
@@ -65,7 +65,11 @@ def load_workload(settings: Settings) -> Workload:
     lengths that can't be made."""
     tokenizer = load_tokenizer(settings)
     made: Workload
-    if settings.bench.workload.kind == "synthetic":
+    if settings.bench.workload.kind == "conversations":
+        from kvt_async.bench.conversations.conversation_workload import ConversationWorkload
+
+        made = ConversationWorkload(settings, tokenizer)
+    elif settings.bench.workload.kind == "synthetic":
         made = Synthetic(settings, tokenizer)
     else:
         made = FromFile(settings, tokenizer)
@@ -186,7 +190,7 @@ def _bare(settings: Settings) -> str:
 
 
 def _described(bench: Bench, tokenizer: PromptTokenizer) -> Json:
-    work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path"})
+    work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path", *OF_CONVERSATIONS})
     if work["kind"] != "synthetic":
         del work["input_tokens"], work["prefix"]
     return {**work, "salted": bench.salt, "tokenizer": tokenizer.name, "tokenizer_sha256": tokenizer.sha256}

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kvt_async.contract.checked_text import valid_path, valid_url
 from kvt_async.contract.config_section import Section
-from kvt_async.contract.lengths import Lengths
+from kvt_async.contract.conversation_settings import MOST_TURNS, ThinkTimes
+from kvt_async.contract.lengths import MOST_TOKENS, Lengths
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
@@ -29,25 +30,58 @@ class Prefix(Section):
     tokens: Annotated[int, Field(ge=0)] = 0  # of the shared part, in addition to input_tokens; 0: nothing is shared
 
 
+OF_CONVERSATIONS = ("turns", "think_s", "history", "system_tokens", "shared_system")
+OF_MADE_CONVERSATIONS = ("turns", "input_tokens", "system_tokens", "shared_system")
+
+
 class WorkloadSettings(Section):
     """Where prompts come from."""
 
-    kind: Literal["synthetic", "manifest", "jsonl"] = "synthetic"
+    kind: Literal["synthetic", "manifest", "jsonl", "conversations"] = "synthetic"
     path: Annotated[str, AfterValidator(valid_path)] | None = (
-        None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}
+        None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}; conversations: null
+        # makes them, else ShareGPT-like, OpenAI messages or {turns: [{prompt: ..., reply: ...}, ...]}
     )
-    input_tokens: Lengths = Lengths(kind="fixed", value=512)  # synthetic: of the whole rendered prompt
+    input_tokens: Lengths = Lengths(kind="fixed", value=512)  # synthetic: of the whole rendered prompt; conversations:
+    # of what a turn adds
     output_tokens: Lengths | None = Lengths(kind="fixed", value=128)  # null: the file's, else decoding.max_tokens
     prefix: Prefix = Prefix()
+    # Of conversations alone:
+    turns: Lengths = Lengths(kind="fixed", value=4)  # of a conversation
+    think_s: ThinkTimes | None = None  # between the end of a turn and the next; null: the file's, else none
+    history: Literal["recorded", "own"] = "recorded"  # earlier replies in a prompt: the file's, or this server's own
+    system_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0  # of a system message before the first turn; 0: none
+    shared_system: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the conversations with one and the same of it
 
     @model_validator(mode="after")
     def _has_its_source(self) -> "WorkloadSettings":
-        if (self.kind != "synthetic") != (self.path is not None):
-            raise ValueError("path belongs to kind: manifest and jsonl, and they need it")
+        if self.kind != "conversations" and (self.kind != "synthetic") != (self.path is not None):
+            raise ValueError("path belongs to kind: manifest, jsonl and conversations, and the first two need it")
         if self.kind != "synthetic" and self.prefix.tokens:
-            raise ValueError("prefix belongs to kind: synthetic")
-        if self.kind == "synthetic" and self.output_tokens is None:
-            raise ValueError("a synthetic workload needs output_tokens")
+            other = "; conversations begin alike with system_tokens and shared_system"
+            raise ValueError("prefix belongs to kind: synthetic" + other * (self.kind == "conversations"))
+        if self.kind in ("synthetic", "conversations") and self.path is None and self.output_tokens is None:
+            raise ValueError(f"{self.kind} without a file needs output_tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _has_conversations(self) -> "WorkloadSettings":
+        given = [name for name in OF_CONVERSATIONS if name in self.model_fields_set]
+        if self.kind != "conversations":
+            changed = [name for name in given if getattr(self, name) != type(self).model_fields[name].default]
+            if changed:
+                raise ValueError(f"{changed[0]} belongs to kind: conversations, not to {self.kind}")
+            return self
+        made = [name for name in OF_MADE_CONVERSATIONS if name in self.model_fields_set]
+        changed = [name for name in made if getattr(self, name) != type(self).model_fields[name].default]
+        if self.path is not None and changed:
+            raise ValueError(f"{changed[0]} is of made conversations: those of a file are as long as they are there")
+        if max(self.turns.high if self.turns.kind == "uniform" else 1, self.turns.value, *self.turns.values or [1]) > (
+            MOST_TURNS
+        ):
+            raise ValueError(f"turns: a conversation has at most {MOST_TURNS:,}")
+        if self.shared_system and not self.system_tokens:
+            raise ValueError("shared_system needs system_tokens: the length of the message that is shared")
         return self
 
 

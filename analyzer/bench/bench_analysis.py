@@ -15,7 +15,7 @@ from analyzer.bench.figures.slo import MISSED
 from analyzer.bench.figures.stage_results import StageResult, result_of
 from analyzer.bench.read import stage_facts
 from analyzer.bench.read.request_metrics import with_metrics
-from analyzer.bench.report import bench_report, bench_verdict
+from analyzer.bench.report import bench_report, bench_verdict, conversation_tables
 from analyzer.bench.report.as_tools import FORMULAS, AsTool, as_tool
 from analyzer.bench.report.level_comparison import level_rows
 from analyzer.read.runs import newest_generation
@@ -56,8 +56,8 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
         conn.close()
     lines = ["nothing was measured yet"]
     if loads:
-        server = bench_verdict.server_table(loads)
-        lines = [*bench_verdict.table(loads), *(["", *server] if server else []), "", *bench_verdict.verdict(loads)]
+        tables = [bench_verdict.table(loads), conversation_tables.lines(loads), bench_verdict.server_table(loads)]
+        lines = [*(line for table in tables if table for line in (*table, "")), *bench_verdict.verdict(loads)]
     if asked and any(stage.slo != dict(asked) for stage in planned):
         lines.append("(objectives are those of this command; some stages were sent under others, or none)")
     files: Json = {}
@@ -85,6 +85,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
                 **_public(stored_figures.point_row(group, generation, point)),
                 "budget": stored_figures.budget_json(point),
                 "replies": stored_figures.replies_json(point),
+                **stored_figures.conversations_json(point),
                 "client_bound": list(point.client_bound),
             }
             for point in loads

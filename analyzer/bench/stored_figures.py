@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from analyzer.bench.figures.conversation_figures import METRICS
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.saturation import LoadZone, highest_within, knee
 from analyzer.bench.figures.stage_results import StageResult
 from analyzer.bench.read.server_side import Drafting
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
-from analyzer.store.tables import as_columns
+from analyzer.store.tables import BenchConversations, BenchTurn, as_columns, columns
 
 Json = dict[str, Any]
 
@@ -22,6 +23,8 @@ STAGE = "bench"
 TABLES = {
     "bench_points": ("level", "load"),
     "bench_zones": ("level", "kind"),
+    "bench_turns": ("level", "load", "turn"),
+    "bench_conversations": ("level", "load"),
     "bench_stats": ("run_id", "metric"),
     "run_evidence": ("run_id",),
 }
@@ -39,6 +42,8 @@ def table_rows(
     return {
         "bench_points": [row | mark for row in loads],
         "bench_zones": [about | zone | mark for zone in zones],
+        "bench_turns": [about | as_columns(row, **mark) for point in points for row in turn_rows(point)],
+        "bench_conversations": [about | as_columns(row, **mark) for point in points for row in talk_rows(point)],
         "bench_stats": [row | mark for result in results for row in stat_rows(result)],
         "run_evidence": [as_columns(result.budget.row, **mark) for result in results if result.budget is not None],
     }
@@ -49,7 +54,7 @@ def write(conn: sqlite3.Connection, group: str, generation: int, rows: Rows, mad
     not the stages' own, the objectives."""
 
     def work(c: sqlite3.Connection) -> None:
-        for table in ("bench_points", "bench_zones"):
+        for table in (name for name, keys in TABLES.items() if "level" in keys):
             replace_group(c, table, group, generation, rows[table])
         runs = [row[0] for row in c.execute(_RUNS, (group, generation))]
         for table in ("bench_stats", "run_evidence"):
@@ -151,6 +156,47 @@ def stat_rows(result: StageResult) -> list[Json]:
         }
         for metric, summary in result.summaries.items()
     ]
+
+
+def turn_rows(point: Point) -> list[BenchTurn]:
+    """The rows of bench_turns of one load."""
+    rows = []
+    for of in point.turns:
+        row: Json = {name: getattr(of, name) for name in columns(BenchTurn) if hasattr(of, name)}
+        for metric in METRICS:
+            row |= {f"{metric}_{stat}_s": finite(of.summaries[metric].stat(stat)) for stat in ("p50", "p99")}
+        rows.append(BenchTurn(level=point.level or "", load=point.load, **row))
+    return rows
+
+
+def talk_rows(point: Point) -> list[BenchConversations]:
+    """The row of bench_conversations of one load; none where it had no conversations."""
+    if (talks := point.conversations) is None:
+        return []
+    return [
+        BenchConversations(
+            level=point.level or "",
+            load=point.load,
+            n=talks.n,
+            n_whole=talks.n_whole,
+            n_failed=talks.n_failed,
+            turns_mean=talks.turns_mean,
+            duration_p50_s=finite(talks.duration.stat("p50")),
+            duration_p99_s=finite(talks.duration.stat("p99")),
+            think_mean_s=finite(talks.think_mean_s),
+            input_tokens_mean=finite(talks.input_tokens_mean),
+            output_tokens_mean=finite(talks.output_tokens_mean),
+        )
+    ]
+
+
+def conversations_json(point: Point) -> Json:
+    """What --json says of conversations: `turns`, empty without any, and `conversations`, null."""
+    rows = [{**asdict(row), "cache": str(row.cache)} for row in turn_rows(point)]
+    talks = [asdict(row) for row in talk_rows(point)]
+    for row in (*rows, *talks):
+        del row["level"], row["load"]
+    return {"turns": rows, "conversations": talks[0] if talks else None}
 
 
 def budget_json(point: Point) -> Json | None:

@@ -267,6 +267,56 @@ class OutcomeChange:
     p_holm: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class BenchTurn:
+    """Turns of one number of a load's conversations; turn 3 stands for it and all later ones."""
+
+    TABLE: ClassVar[str] = "bench_turns"
+    KEY: ClassVar[tuple[str, ...]] = ("level", "load", "turn")
+
+    level: str
+    load: str
+    turn: int
+    n: int
+    n_failed: int
+    n_lost: int
+    asked_tokens: float | None
+    prompt_tokens: float | None
+    shared_tokens: float | None
+    cached_tokens: float | None
+    shared_share: float | None
+    cached_share: float | None
+    cache: str
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    tpot_p50_s: float | None
+    tpot_p99_s: float | None
+    latency_p50_s: float | None
+    latency_p99_s: float | None
+    delay_p50_s: float | None
+    delay_p99_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConversations:
+    """The conversations of a load, each as one."""
+
+    TABLE: ClassVar[str] = "bench_conversations"
+    KEY: ClassVar[tuple[str, ...]] = ("level", "load")
+
+    level: str
+    load: str
+    n: int
+    n_whole: int
+    n_failed: int
+    turns_mean: float
+    duration_p50_s: float | None
+    duration_p99_s: float | None
+    think_mean_s: float | None
+    input_tokens_mean: float | None
+    output_tokens_mean: float | None
+
+
 def as_columns(row: Any, **more: Any) -> dict[str, Any]:
     """A row of a derived table by column, with `more` columns that are no fields of it."""
     return {name: getattr(row, name) for name in columns(type(row))} | more

@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, columns_of, schema_sql
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, columns_of, table_sql
 from kvt_async.contract.waiting import transaction
 
 _NUMBERED = ("server_snapshots", "probes", "server_samples")  # had one sequence over all sessions
@@ -39,7 +39,7 @@ def as_today(conn: sqlite3.Connection, *, write_derived: bool) -> None:
             for table in DERIVED_TABLES:
                 if lacks_columns(conn, table):  # still: another process may have been here first
                     conn.execute(f"DROP TABLE IF EXISTS main.{table}")
-                    conn.execute(f"CREATE TABLE main.{_table(table)}")
+                    conn.execute(f"CREATE TABLE main.{table_sql(table)}")
                     conn.execute("DELETE FROM main.analysis_state WHERE stage <> 'score'")
     for table in older:
         if table in FACT_TABLES or not write_derived:
@@ -75,9 +75,3 @@ def _value(table: str, column: str, schema: str, stored: set[str]) -> str:
 
 def _stored(conn: sqlite3.Connection, table: str, schema: str) -> set[str]:
     return {row[1] for row in conn.execute(f"PRAGMA {schema}.table_info({table})")}
-
-
-def _table(name: str) -> str:
-    """`name (...) STRICT`, as the schema has it."""
-    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {name} ")
-    return f"{name} {rest.partition(') STRICT;')[0]}) STRICT"

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from kvt_async.contract.damage import has_wal
@@ -25,6 +25,7 @@ from kvt_async.contract.schema_tables import (
     SINCE,
     columns_of,
     schema_sql,
+    table_sql,
 )
 from kvt_async.contract.waiting import SLICE_MS, patiently, transaction
 
@@ -175,6 +176,9 @@ def connect_for_reading(
 
                 as_today(conn, write_derived=write_derived)
             for table in lacking(conn):  # nothing is known there, as in an empty one
+                if write_derived and table in DERIVED_TABLES:
+                    patiently(db, partial(conn.execute, f"CREATE TABLE IF NOT EXISTS {table_sql(table)}"))
+                    continue
                 names = ", ".join(f"NULL AS {name}" for name in columns_of(table))
                 conn.execute(f"CREATE TEMP VIEW IF NOT EXISTS {table} AS SELECT {names} WHERE 0")
             views_of_today(conn)

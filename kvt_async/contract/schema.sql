@@ -363,8 +363,10 @@ CREATE TABLE IF NOT EXISTS bench_arrivals (     -- the schedule, made from the s
     request_id    TEXT PRIMARY KEY REFERENCES requests, -- its number is its place in the schedule
     session_id    TEXT NOT NULL REFERENCES sessions, -- who planned it: each window brings warm-up requests of its own
     phase         TEXT NOT NULL,                -- warm_up | measured: only measured requests have metrics
-    offset_ns     INTEGER,                      -- open: when to send, from the stage's start; NULL in closed loop
-    input_tokens  INTEGER NOT NULL,             -- of the prompt, by our tokenizer, chat template included if any
+    offset_ns     INTEGER,                      -- open: when to send, from the stage's start; NULL in closed loop, and
+                                                --   of a conversation's later turns
+    input_tokens  INTEGER NOT NULL,             -- of the prompt, by our tokenizer, chat template included if any; 0: of
+                                                --   a turn that never came about
     output_tokens INTEGER NOT NULL,             -- asked for: max_tokens
     group_idx     INTEGER                       -- shared-prefix group; NULL: no prefix shared
 ) STRICT;
@@ -872,6 +874,54 @@ CREATE TABLE IF NOT EXISTS bench_points (       -- bench: one load at one level,
     with_failures_json TEXT NOT NULL,           -- {METRIC_STAT_s: seconds, null = beyond every measured value}
     objectives_json    TEXT NOT NULL,           -- [{name, limit_s, seen_s, verdict, n, n_beyond, n_needed}]
     server_json        TEXT NOT NULL,           -- the server's own figures: TTFT in parts, KV cache usage
+    fingerprint        TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, level, load)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_turns (        -- bench: turns of one number of a load's conversations, measured ones
+    exp_group_id  TEXT NOT NULL,
+    generation    INTEGER NOT NULL,
+    level         TEXT NOT NULL,                -- label of the level; '': levels are not benched
+    load          TEXT NOT NULL,                -- label of the load
+    turn          INTEGER NOT NULL,             -- 0 | 1 | 2 | 3: this one and all later
+    n             INTEGER NOT NULL,             -- with an outcome
+    n_failed      INTEGER NOT NULL,             -- of them, not answered
+    n_lost        INTEGER NOT NULL,             -- of these, never sent: a turn before had failed
+    asked_tokens  REAL,                         -- mean prompt of the answered, by our count
+    prompt_tokens REAL,                         -- the same, by the server's
+    shared_tokens REAL,                         -- of the prompt, as planned: begun alike by an earlier one, or generated
+                                                --   by the server itself
+    cached_tokens REAL,                         -- of the prompt, as the server says: from its prefix cache; NULL: it
+                                                --   doesn't say
+    shared_share  REAL,                         -- shared tokens / prompt tokens, by our count
+    cached_share  REAL,                         -- cached tokens / prompt tokens, by the server's
+    cache         TEXT NOT NULL,                -- cold | warm | mixed | unknown
+    ttft_p50_s    REAL,                         -- of the answered; from the intended start in an open loop
+    ttft_p99_s    REAL,
+    tpot_p50_s    REAL,
+    tpot_p99_s    REAL,
+    latency_p50_s REAL,
+    latency_p99_s REAL,
+    delay_p50_s   REAL,                         -- first byte after the end of the turn before plus its think time
+    delay_p99_s   REAL,
+    fingerprint   TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, level, load, turn)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_conversations ( -- bench: the measured conversations of a load, each as one
+    exp_group_id       TEXT NOT NULL,
+    generation         INTEGER NOT NULL,
+    level              TEXT NOT NULL,           -- label of the level; '': levels are not benched
+    load               TEXT NOT NULL,           -- label of the load
+    n                  INTEGER NOT NULL,        -- with an outcome of any turn
+    n_whole            INTEGER NOT NULL,        -- of them, with every turn answered, in one window: the rest is of these
+    n_failed           INTEGER NOT NULL,        -- of all, those with a turn that failed
+    turns_mean         REAL NOT NULL,           -- of all, turns with an outcome
+    duration_p50_s     REAL,                    -- from the first turn's start to the last text
+    duration_p99_s     REAL,
+    think_mean_s       REAL,                    -- of a conversation, as planned
+    input_tokens_mean  REAL,                    -- of all its prompts, by the server's count where it has one
+    output_tokens_mean REAL,                    -- of all its replies
     fingerprint        TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, level, load)
 ) STRICT;

@@ -45,6 +45,8 @@ DERIVED_TABLES = (
     "suite_summary",
     "bench_stats",
     "bench_points",
+    "bench_turns",
+    "bench_conversations",
     "bench_zones",
     "analysis_state",
 )
@@ -63,16 +65,26 @@ SINCE = {
     "merges": 3,
     "bench_requests": 3,
     "outcome_changes": 3,
+    "bench_turns": 3,
+    "bench_conversations": 3,
     "suite_stats": 3,
     "suite_summary": 3,
 }
 
 
-MADE_WHEN_WANTED = frozenset({"merges", "bench_requests"})  # a database without them is whole
+MADE_WHEN_WANTED = frozenset(  # a database without them is whole
+    {"merges", "bench_requests", "bench_turns", "bench_conversations"}
+)
 
 
 def schema_sql() -> str:
     return resources.files("kvt_async.contract").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def table_sql(name: str) -> str:
+    """`name (...) STRICT`, as the schema has it."""
+    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {name} ")
+    return f"{name} {rest.partition(') STRICT;')[0]}) STRICT"
 
 
 @cache

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
+from analyzer.bench.figures.conversation_figures import ConversationFigures, TurnStats, by_conversation, by_turn
 from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.figures.slo import Finding, Objective, judge
@@ -53,6 +54,8 @@ class Point:
     repeats: dict[str, tuple[float, ...]]
     censored: dict[str, float]
     findings: tuple[Finding, ...]
+    turns: tuple[TurnStats, ...] = ()  # of conversations, else empty
+    conversations: ConversationFigures | None = None
 
     @property
     def partial(self) -> bool:
@@ -180,6 +183,7 @@ def _point(results: list[StageResult], alpha: float) -> Point:
             each = tuple(r.summaries[metric].stat(stat) for r in results if metric in r.summaries)
             if len(each) > 1:
                 repeats[f"{metric}_{stat}_s"] = each
+    talks = [result.turns for result in results if result.turns is not None]
     return Point(
         level=stage.level,
         load=stage.load,
@@ -191,6 +195,8 @@ def _point(results: list[StageResult], alpha: float) -> Point:
         repeats=repeats,
         censored=censored,
         findings=tuple(_finding(name, limit, results, alpha) for name, limit in stage.slo.items()),
+        turns=tuple(by_turn(talks)) if talks else (),
+        conversations=by_conversation(talks) if talks else None,
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.bench.figures import rates, schedule, slo
+from analyzer.bench.figures.conversation_figures import turns_of
 from analyzer.bench.figures.quantiles import Summary, summarise
 from analyzer.bench.read import request_metrics, server_side, stage_facts
 from analyzer.bench.read.applied_budget import AppliedBudget, budget_of
@@ -71,6 +72,7 @@ class StageResult:
     token_source: str  # usage | chunks | mixed | none
     lengths: LengthCheck
     timeline: pl.DataFrame  # see timeline.py
+    turns: pl.DataFrame | None  # see conversation_figures.turns_of; None: no conversations
 
     @property
     def attainment(self) -> float:
@@ -126,6 +128,7 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: fl
         token_source=_token_source(answered),
         lengths=lengths_of(answered, stage),
         timeline=timeline(stage, frame),
+        turns=turns_of(measured, is_open=stage.loop == "open"),
     )
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.stage_results import StageResult
 from analyzer.bench.read.applied_budget import UNPROVEN
-from analyzer.bench.report import bench_charts, bench_tables, bench_verdict
+from analyzer.bench.report import bench_charts, bench_tables, bench_verdict, conversation_tables
 from analyzer.bench.report.bench_definitions import DEFINITIONS
 from analyzer.bench.report.level_comparison import LevelRow, level_table, pareto
 from analyzer.charts.picture_files import Picture, save
@@ -45,7 +45,8 @@ class Benched:
     def drawings(self) -> list[bench_charts.BenchChart]:
         if not self.charts:
             return []
-        return [*bench_charts.KINDS, *([accuracy_against_throughput(self.levels)] if self.levels else [])]
+        of_turns = [conversation_tables.CHART] if any(point.turns for point in self.points) else []
+        return [*bench_charts.KINDS, *of_turns, *([accuracy_against_throughput(self.levels)] if self.levels else [])]
 
 
 def write(benched: Benched, paths: RunPaths, now: datetime | None = None) -> tuple[Path, Path]:
@@ -104,6 +105,8 @@ def _page(benched: Benched, now: datetime) -> dict[str, Any]:
         "loads": bench_tables.loads(points),
         "latencies": bench_tables.latencies(points),
         "lengths": bench_tables.lengths(points),
+        "turns": conversation_tables.turns(points),
+        "talks": conversation_tables.talks(points),
         "objectives": bench_tables.objectives(points),
         "levels": level_table(benched.levels) if benched.levels else None,
         "trust": bench_tables.trust(points),

@@ -6,7 +6,7 @@ from typing import Any
 
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Left, Stage
-from kvt_async.contract.live_figures import LiveFigures, ServerNow, client_words
+from kvt_async.contract.live_figures import LiveFigures, ServerNow
 from kvt_async.records import Json, Outcome
 from kvt_async.session.live_screen import keep_showing
 from kvt_async.session.progress import AttemptCounts
@@ -60,9 +60,8 @@ class StageProgress(AttemptCounts):
         )
 
     def line(self) -> str:
-        """What `live` says, in one line, and this client's own part."""
-        client = self.client_health()
-        return self.live().words + (f", {client_words(client['verdict'], client['signal'])}" if client else "")
+        """What `live` says, in one line."""
+        return self.live().line(str(self.client_health().get("verdict", "")))
 
     def client_health(self) -> Json:
         """Columns of client_health, so far; empty: nobody has said."""

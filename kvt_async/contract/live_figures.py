@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kvt_async.contract.vocabulary import ClientVerdict
-
 Rows = Callable[..., Sequence[Any]]
 """(sql, *values) -> rows: `lambda sql, *values: conn.execute(sql, values).fetchall()`."""
 EVERY_S = 5.0  # between two rows of a session at work; the first comes sooner
@@ -60,10 +58,9 @@ class LiveFigures:
     errors: Mapping[str, int] = field(default_factory=dict)  # failed tries by what was wrong with them
     server: ServerNow | None = None  # None: its metrics page is not read
 
-    @property
-    def words(self) -> str:
+    def line(self, client: str) -> str:
         """'rate 4/s: 34/110, 0:19 left, sent 4.0/s, done 3.9/s, 480 tok/s, 8 in flight, TTFT p50 41 ms, p99 80 ms,
-        server 8 running, 2 waiting, KV 43%': a line for people."""
+        client-clean, server 8 running, 2 waiting, KV 43%': for people. `client`: ClientVerdict; empty: not known."""
         parts = [f"{self.name}: {self.done + self.failed}" + (f"/{self.planned}" if self.planned else "")]
         if self.failed:
             worst = sorted(self.errors.items(), key=lambda each: -each[1])[:MOST_ERRORS]
@@ -74,6 +71,7 @@ class LiveFigures:
         parts += [f"{self.output_tokens_per_s:.0f} tok/s", f"{self.in_flight} in flight"]
         if self.ttft_p50_ms is not None and self.ttft_p99_ms is not None:
             parts.append(f"TTFT p50 {self.ttft_p50_ms:.0f} ms, p99 {self.ttft_p99_ms:.0f} ms")
+        parts += [client] if client else []
         if self.server is not None and self.server.words:
             parts.append(f"server {self.server.words}")
         counts = ((self.retries, "retries"), (self.late, "sent late"), (self.held, "held by max_in_flight"))
@@ -94,8 +92,8 @@ class LiveReading:
 
     @property
     def line(self) -> str:
-        """The figures as a line for people, this client's own part last."""
-        return f"{self.figures.words}, {client_words(self.client, self.client_signal)}"
+        """The figures as a line for people."""
+        return self.figures.line(self.client)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -123,11 +121,6 @@ def live_history(rows: Rows, exp_group_id: str, generation: int, most: int = 720
         figures = LiveFigures(**{**known, "server": server})
         readings.append(LiveReading(session_id, at, bool(is_over), verdict, error_ms, signal, figures))
     return readings
-
-
-def client_words(verdict: str, signal: str) -> str:
-    """'client-clean', or that it is bound and by what."""
-    return verdict if verdict == ClientVerdict.CLEAN else f"{verdict} ({signal})"
 
 
 def span(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,10 @@ async def test_a_sweep_at_work_tells_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_a_line_says_it_all_in_the_order_of_what_matters() -> None:
-    assert NOW.words == (
-        "rate 4/s: 34/110, 0:19 left, sent 4.0/s, done 3.9/s, 480 tok/s, 8 in flight, TTFT p50 41 ms, p99 80 ms"
+    now = replace(NOW, failed=1, errors={"TimeoutError": 2}, late=3, server=ServerNow(8, 2, 0.43))
+    assert now.line("client-clean") == (
+        "rate 4/s: 35/110, 1 failed (2 TimeoutError), 0:19 left, sent 4.0/s, done 3.9/s, 480 tok/s, 8 in flight, "
+        "TTFT p50 41 ms, p99 80 ms, client-clean, server 8 running, 2 waiting, KV 43%, 3 sent late"
     )
     assert ServerNow(8, 2, 0.43).words == "8 running, 2 waiting, KV 43%"
     assert ServerNow(None, 2, None).words == "2 waiting"

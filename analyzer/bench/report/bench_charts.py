@@ -155,6 +155,8 @@ def over_time(points: Sequence[Point], size: ChartSize) -> Any:
     beside = "offered, or at the server"
     dashed = {"offered_per_s": beside, "running": beside}
     telling = {column for point in _some(points) for column in titles if _tells(point.results[0].timeline[column])}
+    if len({titles[column] for column in telling - {"waiting"}}) % 2 == 0:
+        telling.discard("waiting")  # it is what lies between in flight and running: shown where a panel has room
     rows = []
     for point in _some(points):
         frame = point.results[0].timeline

@@ -23,6 +23,7 @@ from kvt_async.contract.command_line.options import (
 from kvt_async.planned_tasks import app as plan_app
 from kvt_async.sending_commands import ForceOption
 from kvt_async.sending_commands import app as sending_app
+from viewer.cli import app as view_app
 
 
 class Commands(Sections):
@@ -32,7 +33,7 @@ class Commands(Sections):
         "Start": ("demo", "serve"),
         "Before a run": ("validate", "resolve", "tasks", "plan"),
         "Run": ("sweep", "status", "prepare", "run", "merge"),
-        "Read": ("all", "score", "analyze", "report", "show", "export", "compare"),
+        "Read": ("all", "view", "score", "analyze", "report", "show", "export", "compare"),
         "Make sure": ("check", "verify", "upgrade"),
         "Throughput and latency": ("bench",),
     }
@@ -261,7 +262,7 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
             typer.echo(line)
 
 
-for commands in (sending_app, analyzer_app, plan_app):
+for commands in (sending_app, analyzer_app, plan_app, view_app):
     app.registered_commands += commands.registered_commands
 app.add_typer(bench_app, name="bench")
 for command in (*app.registered_commands, *bench_app.registered_commands):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE, MODULES = ROOT / "docs/ARCHITECTURE.md", ROOT / "docs/MODULES.md"
+TOPS = ("kvt_async", "analyzer", "viewer")
 BEGIN, END = "<!-- rooms: scripts/architecture.py writes what follows -->\n", "<!-- rooms end -->\n"
 HEAD = """# Modules
 
@@ -38,8 +39,8 @@ def pages() -> dict[Path, str]:
 
 def packages() -> list[Path]:
     """The `__init__` of every package, outer ones first."""
-    inits = [init for top in ("kvt_async", "analyzer") for init in (ROOT / top).rglob("__init__.py")]
-    return sorted(inits, key=lambda init: (init.relative_to(ROOT).parts[0] == "analyzer", init.parent.parts))
+    inits = [init for top in TOPS for init in (ROOT / top).rglob("__init__.py")]
+    return sorted(inits, key=lambda init: (TOPS.index(init.relative_to(ROOT).parts[0]), init.parent.parts))
 
 
 def section(init: Path) -> str:

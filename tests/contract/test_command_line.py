@@ -96,7 +96,7 @@ def test_what_messages_name_exists_here() -> None:
 
 
 SOURCES = [
-    f for package in ("kvt_async", "analyzer") for f in sorted((ROOT / package).rglob("*.py"))
+    f for package in ("kvt_async", "analyzer", "viewer") for f in sorted((ROOT / package).rglob("*.py"))
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHARED = "kvt_async.contract"
 EVERYBODYS = {SHARED, f"{SHARED}.formulas"}
-PACKAGES = ("kvt_async", "analyzer")
+PACKAGES = ("kvt_async", "analyzer", "viewer")
 
 # A room is a folder or a top-level module; a module belongs to the longest name that fits it. Each row: a room, and the
 # rooms that it imports. They stand above the row, so the table reads bottom-up and no arrow can run back up. A name
@@ -74,11 +74,20 @@ serve                  data
 validate               data ways sweep
 status                 contract.shards records store session senders sweep bench
 upgrade                contract.command_line clock session store
+
+viewer:
+groups                 contract.command_line contract.shards analyzer.read kvt_async.status
+answers                groups analyzer.read analyzer.results analyzer.verbs
+pages                  groups answers analyzer.bench analyzer.bench.read analyzer.bench.report analyzer.read \
+                       analyzer.report analyzer.results kvt_async.serve
+cli                    pages
+
+kvt_async:
 demo                   contract.command_line analyzer.stages records sweep status
 planned_tasks          contract.command_line analyzer.stages data
 sending_commands       contract.command_line contract.shards sweep merge cluster
 cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
-                       sending_commands
+                       sending_commands viewer.cli
 __main__               cli
 """
 
@@ -93,7 +102,7 @@ def rooms() -> dict[str, frozenset[str]]:
         if room.endswith(":"):
             package = room.removesuffix(":")
         elif room:
-            homes = {"contract": "kvt_async.", "analyzer": ""}
+            homes = {"contract": "kvt_async.", **dict.fromkeys(PACKAGES, "")}
             allowed = {homes.get(name.split(".")[0], f"{package}.") + name for name in [*below, room]}
             table[f"{package}.{room}"] = frozenset(allowed | (EVERYBODYS & table.keys()))
     return table

@@ -10,7 +10,7 @@ def test_every_package_of_the_tree_is_named_in_pyproject() -> None:
     named = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"])
     code = {
         ".".join(p.parent.relative_to(ROOT).parts)
-        for top in ("kvt_async", "analyzer")
+        for top in ("kvt_async", "analyzer", "viewer")
         for p in (ROOT / top).rglob("__init__.py")
     }
     data = {
@@ -21,6 +21,8 @@ def test_every_package_of_the_tree_is_named_in_pyproject() -> None:
         "kvt_async.docs",
         "kvt_async.serve.recite",
         "kvt_async.serve.reference",
+        "viewer.pages.static",
+        "viewer.pages.templates",
     }
     assert named == code | data
 

@@ -234,7 +234,7 @@ print(draw(kind, results, chart_data(results))["title"]["text"])
 
 def test_a_latency_metric_and_a_chart_of_the_page_work_in_a_copy_of_kvt(tmp_path: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__", "reference", "golden")
-    for package in ("kvt_async", "analyzer", "tests"):
+    for package in ("kvt_async", "analyzer", "viewer", "tests"):
         shutil.copytree(recipes.ROOT / package, tmp_path / package, ignore=skipped)
     recipes.patch(tmp_path)
     done = subprocess.run(

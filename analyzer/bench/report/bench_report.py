@@ -82,16 +82,17 @@ def _write(benched: Benched, paths: RunPaths, now: datetime) -> list[Path]:
         head = title_lines(kind.title, [kind.says], _alarm(points), WIDE)
         pictures.append(Picture(spec_of(kind.draw(points, WIDE), WIDE, head), paths.plots, kind.name))
     files = save(*pictures)
-    page = _page(benched, now)
+    page = page_context(benched, now)
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says} for k in benched.drawings]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
     write_whole(md, environment("md").get_template("bench.md.jinja").render(page))
-    page |= {"specs": in_script(_specs(benched)), "script": vega()}
+    page |= {"specs": in_script(page_specs(benched)), "script": vega()}
     write_whole(html, environment("html").get_template("bench.html.jinja").render(page))
     return [md, html, *files]
 
 
-def _page(benched: Benched, now: datetime) -> dict[str, Any]:
+def page_context(benched: Benched, now: datetime) -> dict[str, Any]:
+    """Everything the templates print but for charts."""
     points, stage = benched.points, benched.results[0].stage
     asked = {"workload": stage.workload, "objectives": stage.slo, "plan": stage.plan, "ceiling": stage.calibration}
     return {
@@ -146,7 +147,7 @@ def accuracy_against_throughput(levels: Sequence[LevelRow]) -> bench_charts.Benc
     )
 
 
-def _specs(benched: Benched) -> dict[str, Any]:
+def page_specs(benched: Benched) -> dict[str, Any]:
     """Every chart twice, for desktops and phones."""
     return {
         kind.name: {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvt_async.contract.bench_output import stamped
 from kvt_async.contract.errors import FailuresStandError
 
 Json = dict[str, Any]
@@ -168,4 +169,4 @@ class BenchAnswer(StageAnswer):
         return list(self.facts["verdict"])
 
     def json(self) -> Json:
-        return {name: value for name, value in self.facts.items() if name != "lines"}
+        return stamped({name: value for name, value in self.facts.items() if name != "lines"})

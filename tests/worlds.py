@@ -17,6 +17,7 @@ from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
+from tests.bench_output import documented
 
 if TYPE_CHECKING:
     from analyzer.metrics import Metric
@@ -131,7 +132,8 @@ def check_invariants(settings: Settings) -> None:
 
 
 def page_of(files: dict[str, Any]) -> str:
-    """The Markdown report among the files that an analysis has written."""
+    """The Markdown report among the files that an analysis of a bench has written; all that it says is documented."""
+    documented({name: value for name, value in files.items() if name != "lines"})
     return Path(files["report_md"]).read_text(encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import typer
 
 from kvt_async.bench import rival_keys
 from kvt_async.bench.workload_file import workload_overrides
+from kvt_async.contract.bench_output import schema_text, stamped
 from kvt_async.contract.command_line.options import (
     ConfigOption,
     JsonOption,
@@ -196,6 +197,15 @@ def compare(
     _answer(comparison, as_json, lines)
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of what `kvt bench --json` prints.
+
+    Example: kvt bench schema > kvt.bench.schema.json
+    """
+    typer.echo(schema_text(), nl=False)
+
+
 def _check_tool(name: str | None) -> None:
     """Raises ConfigError for a tool that isn't known: the analyzer would find it out only after everything was sent."""
     from kvt_async.contract.bench_settings import TOOLS
@@ -271,7 +281,7 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     if as_json:
         import orjson
 
-        text = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=str)
+        text = orjson.dumps(stamped(data), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=str)
         sys.stdout.write(text.decode() + "\n")
     else:
         for line in lines:

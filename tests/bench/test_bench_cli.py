@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
 
+from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.comparison import compare
 from kvt_async.bench.bench import BenchOptions, run
+from kvt_async.bench.cli import app
+from tests.bench_output import documented
 from tests.servers.openai_server import FakeServer, Script, on_loopback, serving
 from tests.worlds import bench_overrides, bench_settings
 
@@ -16,7 +23,7 @@ QUIET = BenchOptions(quiet=True)
 
 
 async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[str, Any], str]:
-    """(exit code, --json, stderr)."""
+    """(exit code, --json, stderr). Everything in that JSON is documented."""
     overrides = [
         word for one in bench_overrides(tmp_path, url, "analysis.charts=false") for word in ("--override", one)
     ]
@@ -26,7 +33,10 @@ async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[
     )  # fmt: skip
     out, err = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, orjson.loads(out) if out else {}, err.decode()
+    answer = orjson.loads(out) if out else {}
+    if answer:
+        assert documented(answer, "run")["schema"] == "kvt.bench/1"
+    return process.returncode, answer, err.decode()
 
 
 async def test_an_objective_that_is_proven_missed_exits_1_and_one_that_is_met_exits_0(tmp_path: Path) -> None:
@@ -63,3 +73,21 @@ async def test_a_server_that_is_busy_for_the_first_request_is_waited_for(tmp_pat
     async with on_loopback(server) as url:
         report = await run(bench_settings(tmp_path, url, "bench.concurrency=2"), QUIET)
     assert (report.exit_code, report.failed, server.n_refused) == (0, 0, 2)
+
+
+async def test_the_schema_of_json_is_printed_and_holds_what_each_command_says(tmp_path: Path) -> None:
+    """A run, the same with --dry-run, its report under another tool's formulas, and two groups side by side."""
+    async with serving(Script()) as (_, url):
+        settings = bench_settings(tmp_path, url, "analysis.charts=false", "bench.concurrency=2")
+        plan = (await run(settings, BenchOptions(dry_run=True, quiet=True))).as_json()
+        await run(settings, QUIET)
+    analysis = await asyncio.to_thread(bench_stages, settings, as_tool="vllm", asked={"ttft_p50_ms": 0.001})
+    folder = str(tmp_path / "runs/b")
+    comparison = await asyncio.to_thread(compare, folder, folder)
+    for answer, kind in ((plan, "plan"), (analysis, "analysis"), (comparison, "comparison")):
+        documented({name: value for name, value in answer.items() if name != "lines"}, kind)
+    printed = CliRunner().invoke(app, ["schema"])
+    Draft202012Validator.check_schema(orjson.loads(printed.stdout))
+    Draft202012Validator(orjson.loads(printed.stdout)).validate({**plan, "schema": "kvt.bench/1", "of_tomorrow": 1})
+    with pytest.raises(AssertionError, match=r"of_tomorrow.* is to be documented in .*bench_output\.schema\.json"):
+        documented({**plan, "of_tomorrow": 1}, "plan")

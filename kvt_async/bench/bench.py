@@ -13,6 +13,7 @@ from kvt_async.bench.bench_invocation import BenchInvocation, BenchOptions, Plan
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.messages import BenchReport
 from kvt_async.bench.stage import bench_levels
+from kvt_async.bench.traces.trace_workload import paced
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import known_secrets
@@ -52,6 +53,8 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
     processes = process_count(settings)
     say = sayer(options.shows_nothing)
     workload = await asyncio.to_thread(load_workload, settings)
+    for line in workload.about:
+        say(line)
     for note in workload.notes:
         say(f"warning: {note}")
     ceilings = client_ceiling.of_processes(client_ceiling.cached(settings), processes)
@@ -60,7 +63,7 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
             settings.experiment.exp_group_id, "", plan=messages.estimate(settings, workload, levels, ceilings)
         )
     if options.guarded:
-        loads = loads_in_sight(settings.bench)
+        loads = [paced(workload, load) for load in loads_in_sight(settings.bench)]
         mean = workload.mean_output_tokens()
         client_ceiling.guard(settings, mean, loads, ceilings, options.force, say, processes)
     with at_work(settings) as log, opened(settings, options, log) as invocation:
@@ -86,15 +89,17 @@ def process_count(settings: Settings) -> int:
 def with_a_load(settings: Settings) -> Settings:
     """The settings with a load to put on the server. Raises ConfigError where there is none."""
     bench = settings.bench
-    if bench.search_rate or any(
-        getattr(bench, name) is not None for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency")
+    if (
+        bench.search_rate
+        or bench.replays
+        or any(getattr(bench, name) is not None for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency"))
     ):
         return settings
     raise ConfigError(
         "there is no load to send",
         where="bench",
         do="Give one: --rate 4, --concurrency 16, --sweep-rate 1,2,4 (or auto), --sweep-concurrency 1,8,64 (or auto), "
-        "or --search-rate with --slo.",
+        "--search-rate with --slo, or --replay of a trace.",
     )
 
 

@@ -14,10 +14,12 @@ from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage
 from kvt_async.bench.load_sender import load_sender
 from kvt_async.bench.messages import BenchReport, stage_line, stage_summary
 from kvt_async.bench.readiness import add_workload, ready, workload_id
-from kvt_async.bench.stage import Left, Stage, make_stage, needed, plan_json, what_is_left
+from kvt_async.bench.request_counts import needed
+from kvt_async.bench.stage import Left, Stage, make_stage, plan_json, what_is_left
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.bench.stage_run import run_stage
 from kvt_async.bench.stage_throughput import stage_throughput
+from kvt_async.bench.traces.trace_workload import paced
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE
 from kvt_async.contract.load import known_secrets
@@ -170,7 +172,10 @@ class BenchInvocation:
             latency_s = _latency_s(first_s, done)
             stage, left = self._stage(level, step, latency_s)
             share = client_ceiling.share(
-                self.settings, step.load, self.plan.workload.mean_output_tokens(), self.plan.ceilings
+                self.settings,
+                paced(self.plan.workload, step.load),
+                self.plan.workload.mean_output_tokens(),
+                self.plan.ceilings,
             )
             if self._beyond_us(step, share):
                 break
@@ -232,7 +237,7 @@ class BenchInvocation:
     def _done(self, stage: Stage, step: Next, end: Json | None = None) -> Done:
         """What a stage has shown; `end`: of its last window, not yet stored."""
         run_id, load = stage.run.run_id, step.load
-        figures = stage_figures(self.reader, run_id, load.rate_per_s)
+        figures = stage_figures(self.reader, run_id, stage.rate_per_s)
         return Done(load, step.repeat, figures, stage_throughput(self.reader, run_id, load, end))
 
     def _cut(self, stage: Stage, latency_s: float | None) -> str | None:
@@ -240,6 +245,8 @@ class BenchInvocation:
         bench, n = self.settings.bench, stage.n_measured
         if bench.requests != "auto" or bench.duration_s is not None or n is None or not stage.load.is_open:
             return None
+        if stage.part is not None:
+            return None if self.plan.workload.size == n else f"the trace's first {bench.max_s:g} s at bench.max_s"
         if (talks := conversations_of(self.plan.workload)) is not None:
             counts = talks.counts(stage.repeat)
             enough = counts.plan.first(counts.needed(stage.load, latency_s))
@@ -250,7 +257,7 @@ class BenchInvocation:
     def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:
         talks = conversations_of(self.plan.workload)
         counts = None if talks is None else talks.counts(step.repeat)
-        stage = make_stage(self.invocation, self.plan.generation, level, step, latency_s, counts)
+        stage = make_stage(self.invocation, self.plan, level, step, latency_s, counts)
         return stage, what_is_left(self.reader, stage, None if counts is None else counts.plan)
 
 

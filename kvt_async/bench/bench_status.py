@@ -1,10 +1,9 @@
 """How far the stages of a bench are, and which of the config have not begun."""
 
-import orjson
-
 from kvt_async.bench.ladder import Done, Next, ahead
-from kvt_async.bench.load_steps import Begun, Load
-from kvt_async.bench.stage import bench_levels, wanted
+from kvt_async.bench.load_steps import stored_load
+from kvt_async.bench.request_counts import wanted
+from kvt_async.bench.stage import bench_levels
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.bench.stage_throughput import stage_throughput
 from kvt_async.contract.bench_settings import Bench
@@ -50,8 +49,7 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
                 "pending": pending,
             }
         )
-        of: Begun = "conversations" if orjson.loads(row["workload_json"])["kind"] == "conversations" else "requests"
-        load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0, of)
+        load = stored_load(row)
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
         rates = stage_throughput(reader, row["run_id"], load)
         done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))
@@ -62,7 +60,7 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Jso
     """Empty where the config names no load: it was given on the command line of `kvt bench`."""
     bench = settings.bench
     loads = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
-    if not bench.search_rate and all(load is None for load in loads):
+    if not bench.search_rate and not bench.replays and all(load is None for load in loads):
         return []
     names = {level.label if bench.levels else None: level for level in bench_levels(settings)}
     return [_not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))]

@@ -44,6 +44,12 @@ def bench(
     search_rate: Annotated[
         bool, typer.Option("--search-rate", help="Find the highest rate that keeps the objectives of --slo.")
     ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Send a trace (workload.kind: trace) by its own timestamps.")
+    ] = False,
+    sweep_speed: Annotated[
+        str | None, typer.Option("--sweep-speed", metavar="X1,X2,..", help="Replays, so many times as fast.")
+    ] = None,
     requests: Annotated[int | None, typer.Option("--requests", help="Measured requests of each stage.")] = None,
     duration: Annotated[
         float | None, typer.Option("--duration", metavar="S", help="Or seconds; decides where both are given.")
@@ -84,7 +90,9 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    if config is None and not (override or rate or concurrency or sweep_rate or sweep_concurrency or search_rate):
+    if config is None and not (
+        override or rate or concurrency or sweep_rate or sweep_concurrency or search_rate or replay or sweep_speed
+    ):
         typer.echo(context.get_help())
         raise typer.Exit(2)
     _check_tool(as_tool)
@@ -95,6 +103,8 @@ def bench(
             sweep_rate=_list(sweep_rate, "--sweep-rate"),
             sweep_concurrency=_list(sweep_concurrency, "--sweep-concurrency"),
             search_rate=search_rate or None,
+            replay=replay or None,
+            sweep_speed=_list(sweep_speed, "--sweep-speed"),
             requests=requests,
             duration_s=duration,
             repeats=repeats,

@@ -74,10 +74,10 @@ def share(settings: Settings, load: Load, output_tokens: float, ceilings: Json |
     if ceilings is None:
         return None
     asks: list[tuple[str, str, float, float]] = []
-    if load.rate_per_s is not None:
-        asks.append(("requests_per_s", "requests/s", load.rate_per_s, ceilings["requests_per_s"]))
+    if load.requests_per_s is not None:
+        asks.append(("requests_per_s", "requests/s", load.requests_per_s, ceilings["requests_per_s"]))
         if settings.engine.stream:
-            events = load.rate_per_s * output_tokens
+            events = load.requests_per_s * output_tokens
             asks.append(("output_events_per_s", "events/s", events, ceilings["output_events_per_s"]))
     else:
         asks.append(("streams", "streams", float(load.concurrency or 1), float(ceilings["streams"])))

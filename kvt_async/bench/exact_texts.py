@@ -37,7 +37,7 @@ class TextMaker:
 
     def __init__(self, tokenizer: PromptTokenizer, *, endpoint: str, system: str | None) -> None:
         self.tokenizer, self._system = tokenizer, system
-        self._templated = endpoint == "chat" and tokenizer.chat is not None
+        self.is_templated = endpoint == "chat" and tokenizer.chat is not None
 
     def messages(self, text: str) -> list[dict[str, str]]:
         return [
@@ -47,9 +47,9 @@ class TextMaker:
 
     def count(self, prompts: Sequence[Sequence[dict[str, str]]]) -> list[int]:
         """Tokens of each prompt as the server will count it."""
-        chat = self.tokenizer.chat if self._templated else None
+        chat = self.tokenizer.chat if self.is_templated else None
         texts = [chat.render(p) if chat is not None else plain(list(p)) for p in prompts]
-        return self.tokenizer.count(texts, special=not self._templated)
+        return self.tokenizer.count(texts, special=not self.is_templated)
 
     @cached_property
     def words(self) -> list[str]:

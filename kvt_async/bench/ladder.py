@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvt_async.bench.load_steps import Load, load_of
+from kvt_async.bench.load_steps import Load, load_of, replay_of
 from kvt_async.bench.stage_figures import Figures
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.throughput import FALSE_LADDERS, Throughput, growth_bounds
@@ -36,6 +36,13 @@ def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
     """The stage to run after these, which are of one level, in the order they ran; None: the ladder has ended."""
     if bench.search_rate:
         return _search(bench, done)
+    if bench.replays:
+        return _unrun(
+            [replay_of(speed) for speed in bench.speeds],
+            "list" if bench.sweep_speed is not None else "single",
+            bench,
+            done,
+        )
     single = load_of(bench, bench.rate or bench.concurrency or 0, is_open=bench.rate is not None)
     if bench.rate is not None or bench.concurrency is not None:
         return _unrun([single], "single", bench, done)
@@ -48,6 +55,8 @@ def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
 
 def loads_in_sight(bench: Bench) -> list[Load]:
     """Loads known before anything is sent, for estimates and guards; auto ladders know their first only."""
+    if bench.replays:
+        return [replay_of(speed) for speed in bench.speeds]
     sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
     is_open = bench.rate is not None or bench.sweep_rate is not None or bench.search_rate
     if isinstance(sizes, list):
@@ -95,6 +104,8 @@ def _n_rungs(bench: Bench) -> int:
     """How many loads of a ladder a rule may be broken at."""
     if bench.search_rate:
         return bench.search.max_stages
+    if bench.replays:
+        return len(bench.speeds)
     sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
     return len(sizes) if isinstance(sizes, list) else bench.auto.max_stages
 

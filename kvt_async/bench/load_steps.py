@@ -1,7 +1,10 @@
 """What load a stage puts on the server, and how it is called everywhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from sqlite3 import Row
 from typing import Literal
+
+import orjson
 
 from kvt_async.contract.bench_settings import Bench
 
@@ -10,32 +13,46 @@ Begun = Literal["requests", "conversations"]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Open loop at a rate, or closed loop with so many in flight; exactly one of the two is set."""
+    """Open loop at a rate or by a trace's timestamps, or closed loop with so many in flight.
+
+    Exactly one of `rate_per_s`, `speed` and `concurrency` is set.
+    """
 
     rate_per_s: float | None = None
     concurrency: int | None = None
-    arrival: Literal["constant", "poisson", "gamma"] = "poisson"  # open loop
+    arrival: Literal["constant", "poisson", "gamma", "trace"] = "poisson"  # open loop
     burstiness: float = 1.0  # gamma: shape of the gaps
     of: Begun = "requests"  # what begins at the rate, or keeps a place
+    speed: float | None = None  # a trace's timestamps, so many times as fast
+    pace_per_s: float | None = field(default=None, compare=False)  # of a replay: mean arrivals a second, where known
 
     @property
     def is_open(self) -> bool:
-        return self.rate_per_s is not None
+        return self.rate_per_s is not None or self.speed is not None
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """Planned arrivals a second, of a replay in the mean; None: a closed loop, or not known."""
+        return self.rate_per_s if self.rate_per_s is not None else self.pace_per_s
 
     @property
     def size(self) -> float:
-        """Rate or concurrency: what a ladder climbs."""
+        """Rate, speed or concurrency: what a ladder climbs."""
+        if self.speed is not None:
+            return self.speed
         return self.rate_per_s if self.rate_per_s is not None else float(self.concurrency or 0)
 
     @property
     def label(self) -> str:
-        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16'; of conversations 'rate 0.5
-        conversations/s', '16 users'."""
+        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16', 'replay x2'; of conversations
+        'rate 0.5 conversations/s', '16 users'."""
         talks = self.of == "conversations"
+        if self.speed is not None:
+            return f"replay x{self.speed:g}"
         if self.rate_per_s is None:
             users = "1 user" if self.concurrency == 1 else f"{self.concurrency} users"
             return users if talks else f"concurrency {self.concurrency}"
-        kind = {"poisson": "", "constant": " constant", "gamma": f" gamma {self.burstiness:g}"}[self.arrival]
+        kind = {"constant": " constant", "gamma": f" gamma {self.burstiness:g}"}.get(self.arrival, "")
         return f"rate {self.rate_per_s:g}{' conversations' if talks else ''}/s{kind}"
 
 
@@ -47,3 +64,16 @@ def load_of(bench: Bench, size: float, *, is_open: bool) -> Load:
     if not is_open:
         return Load(concurrency=max(1, round(size)), of=of)
     return Load(rate_per_s=float(f"{size:.4g}"), arrival=bench.arrival, burstiness=bench.burstiness, of=of)
+
+
+def replay_of(speed: float) -> Load:
+    """The replay of a trace; speeds are rounded as rates are."""
+    return Load(arrival="trace", speed=float(f"{speed:.4g}"))
+
+
+def stored_load(row: Row) -> Load:
+    """The load of a row of bench_stages."""
+    if row["arrival"] == "trace":
+        return replay_of(float(row["load"].rpartition("x")[2]))
+    of: Begun = "conversations" if orjson.loads(row["workload_json"])["kind"] == "conversations" else "requests"
+    return Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0, of)

@@ -41,6 +41,7 @@ class PlannedRequest:
     size: int
     headers: Headers = ()
     details: RequestDetails = NO_DETAILS
+    at_s: float | None = None  # on a trace's own clock
 
 
 class BodyFile:
@@ -82,7 +83,7 @@ class Maker:
         planned = []
         for at in range(0, len(seqs), BLOCK):
             block = seqs[at : at + BLOCK]
-            places = [Place(seq, self.stage.salt, self.stage.repeat) for seq in block]
+            places = [Place(seq, self.stage.salt, self.stage.repeat, not measured) for seq in block]
             conversations = conversations_of(self.workload)
             prompts = (
                 self.workload.prompts(places) if conversations is None else conversations.prompts(places, replies or {})
@@ -101,6 +102,7 @@ class Maker:
                         size=len(payload.body),
                         headers=payload.headers,
                         details=prompt.details,
+                        at_s=prompt.at_s,
                     )
                 )
         return planned

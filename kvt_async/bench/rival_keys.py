@@ -8,6 +8,8 @@ LOADS = {
     "sweep_rate": "null",
     "sweep_concurrency": "null",
     "search_rate": "false",
+    "replay": "false",
+    "sweep_speed": "null",
 }
 ENDS = {"requests": None, "duration_s": "null"}  # None: has no value that means "not given"
 _OFF = ("null", "false", "~", "")

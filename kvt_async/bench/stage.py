@@ -4,21 +4,23 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import orjson
 
-from kvt_async.bench.arrivals import n_within, offsets_ns
+from kvt_async.bench.arrivals import offsets_ns
 from kvt_async.bench.conversations.conversation_counts import ConversationCounts
 from kvt_async.bench.conversations.conversation_plan import ConversationPlan
 from kvt_async.bench.ladder import Next
 from kvt_async.bench.load_steps import Load
+from kvt_async.bench.request_counts import measured_requests, warm_up_requests
+from kvt_async.bench.traces.trace_summary import TracePart
+from kvt_async.bench.traces.trace_workload import replayed_part
+from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
-from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.differing_fields import difference
 from kvt_async.contract.errors import ContractMismatchError
-from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQUESTS, WANTED_ROUNDS
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
@@ -29,6 +31,17 @@ from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
 from kvt_async.ways.budget_label import server_as_it_is
 from kvt_async.ways.levels import make_levels
+
+
+class StagePlan(Protocol):
+    """What a bench will measure, as far as its stages need it."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def workload(self) -> Workload: ...
+
 
 COMPARED = (
     *("load", "level", "loop", "arrival", "rate_per_s", "burstiness", "concurrency", "max_in_flight"),
@@ -52,6 +65,8 @@ class Stage:
     seed: int
     salt: str | None
     max_in_flight: int | None
+    part: TracePart | None = None  # what a replay sends of its trace
+    streams: bool = False  # its requests are stored as they start: what has no row was never begun
 
     @property
     def name(self) -> str:
@@ -70,7 +85,7 @@ class Stage:
             "level": self.level,
             "loop": "open" if load.is_open else "closed",
             "arrival": load.arrival if load.is_open else None,
-            "rate_per_s": load.rate_per_s,
+            "rate_per_s": self.rate_per_s,
             "burstiness": load.burstiness if load.arrival == "gamma" and load.is_open else None,
             "concurrency": load.concurrency,
             "max_in_flight": self.max_in_flight,
@@ -85,6 +100,22 @@ class Stage:
             "plan_json": orjson.dumps(plan, option=orjson.OPT_SORT_KEYS).decode(),
             "created_at": utc_now(),
         }
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """Planned arrivals a second, in the mean; None: a closed loop, or a replay whose requests come all at once."""
+        if self.part is None or self.load.speed is None:
+            return self.load.rate_per_s
+        rate = self.part.rate_per_s(self.load.speed)
+        return float(f"{rate:.6g}") if math.isfinite(rate) else None
+
+    def lasts_s(self, n: int) -> float | None:
+        """Seconds from the start of a window of `n` requests to the last one's due time; None in closed loop."""
+        if self.part is not None and self.load.speed is not None:
+            return self.part.seconds / self.load.speed
+        if not self.load.is_open or n == 0:
+            return None
+        return float(offsets_ns(self.load, n, (self.seed, self.repeat))[-1]) / 1e9
 
     def offsets_ns(self, n: int) -> list[int | None]:
         """Due times of the first `n` arrivals of its schedule; None in closed loop."""
@@ -114,7 +145,7 @@ def bench_levels(settings: Settings) -> list[Level]:
 
 def make_stage(
     invocation: Invocation,
-    generation: int,
+    plan: StagePlan,
     level: Level,
     step: Next,
     latency_s: float | None = None,
@@ -127,21 +158,25 @@ def make_stage(
     rate x latency come to is no plan of the config's: what is stored of them holds.
     """
     settings, reader, group = invocation.settings, invocation.reader, invocation.group
-    bench, load = settings.bench, step.load
+    bench, load, generation = settings.bench, step.load, plan.generation
+    part = replayed_part(plan.workload, load)
     sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"
     stage_idx: int = reader.value(sql, group, generation)
     series = f"{level.series}, {load.label}" if bench.levels else load.label
     named = replace(level, series=series, repeat_idx=step.repeat, level_idx=stage_idx)
     run_id = make_run_id(group, generation, replace(named, is_full=named.is_full and not bench.levels))
     stored = reader.rows("SELECT run_id, apply_json FROM runs WHERE run_id = ?", run_id)
-    n_warm_up, n_measured = _n_warm_up(bench, load, latency_s), None
+    n_warm_up: int = warm_up_requests(bench, load, latency_s)
+    n_measured: int | None = None
     if counts is not None:
         n_warm_up, n_measured = counts.sizes(bench, load, latency_s)
     rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
     if rows and load.is_open and rows[0]["n_warm_up"] >= bench.warm_up.requests > 0:
         n_warm_up = rows[0]["n_warm_up"]
-    if counts is None:
-        n_measured = _n_measured(bench, step, n_warm_up, latency_s)
+    if part is not None:
+        n_measured = part.n
+    elif counts is None:
+        n_measured = measured_requests(bench, step, n_warm_up, latency_s)
     if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
         n_measured = rows[0]["n_measured"]
     stage = Stage(
@@ -157,6 +192,8 @@ def make_stage(
         seed=bench.seed,
         salt=secrets.token_hex(6) if bench.salt else None,
         max_in_flight=bench.max_in_flight if load.is_open else None,
+        part=part,
+        streams=plan.workload.streams,
     )
     if not rows:
         return stage
@@ -173,60 +210,25 @@ def make_stage(
     return replace(stage, salt=rows[0]["salt"], purpose=rows[0]["purpose"], stage_idx=rows[0]["stage_idx"])
 
 
-def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
-    """How many requests warm up: in open loop until as many are under way as the rate keeps under way."""
-    least = bench.warm_up.requests
-    if load.rate_per_s is None:
-        return max(least, bench.warm_up.rounds * (load.concurrency or 0))
-    if least == 0 or latency_s is None:
-        return least
-    return max(least, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
-
-
-def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
-    """How many requests are measured; None: as many as go in bench.duration_s."""
-    if bench.duration_s is not None:
-        if step.load.is_open:
-            return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
-        return None
-    return wanted(bench, step.load, latency_s)
-
-
-def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
-    """How many requests are wanted: bench.requests; `auto`: what the rates need. An open loop's are cut where they
-    would fall due beyond bench.max_s, a closed loop's as it runs."""
-    if bench.requests != "auto":
-        return bench.requests
-    n = needed(load, latency_s)
-    return n if load.rate_per_s is None else max(1, min(n, int(load.rate_per_s * bench.max_s)))
-
-
-def needed(load: Load, latency_s: float | None) -> int:
-    """How many the rates need: 12 rounds of a closed loop, 6 latencies of an open one, at least 100 of either."""
-    if load.rate_per_s is None:
-        return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
-    return max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Left:
     """What of a stored stage is still to do."""
 
-    seqs: list[int]  # measured places without an outcome, in order
+    seqs: Sequence[int]  # measured places without an outcome, in order
     next_seq: int  # the first place nobody has
     n_windows: int
     attempts: dict[int, int]  # seq -> attempts stored
     measured_s: float  # closed loop by duration: measured so far
     cut: bool = False  # by bench.max_s: what was not begun isn't owed
-    stored: frozenset[int] = frozenset()  # measured places with rows; of conversations not all have them yet
+    stored: frozenset[int] = frozenset()  # measured places with rows; of conversations and streams not all have them
     lost: frozenset[int] = frozenset()  # of seqs, turns of conversations behind one that has failed
 
     def is_done(self, stage: Stage) -> bool:
         """Whether nothing of the stage is owed any more."""
         if stage.n_measured is None:
             assert stage.duration_s is not None
-            return self.n_windows > 0 and not self.seqs and self.measured_s >= stage.duration_s * 0.999
-        return not self.seqs or self.cut
+            return self.n_windows > 0 and not len(self.seqs) and self.measured_s >= stage.duration_s * 0.999
+        return not len(self.seqs) or self.cut
 
 
 def what_is_left(reader: Reader, stage: Stage, plan: ConversationPlan | None = None) -> Left | None:
@@ -246,7 +248,10 @@ def what_is_left(reader: Reader, stage: Stage, plan: ConversationPlan | None = N
     )
     measured = [row for row in rows if row["phase"] == "measured"]
     failed = [row["seq"] for row in measured if row["given_up"] and not row["answered"]]
-    seqs = [row["seq"] for row in measured if not row["answered"] and not row["given_up"]]
+    seqs: Sequence[int] = [row["seq"] for row in measured if not row["answered"] and not row["given_up"]]
+    if stage.streams and stage.n_measured is not None:
+        settled = [row["seq"] for row in measured if row["answered"] or row["given_up"]]
+        seqs = cast(Sequence[int], np.setdiff1d(np.arange(stage.n_measured), np.array(settled, dtype=np.int64)))
     next_seq = max((row["seq"] for row in rows), default=-1) + 1
     cut = bool(
         reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = ?", run_id, EndReason.STOP_RULE)

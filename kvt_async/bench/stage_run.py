@@ -18,6 +18,7 @@ from kvt_async.bench.conversations.conversation_schedule import (
 )
 from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, PlannedRequest
+from kvt_async.bench.request_stream import RequestStream
 from kvt_async.bench.scrape import Sampler, metrics_urls
 from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage import Left, Stage
@@ -52,17 +53,23 @@ async def run_stage(
     facts.
     """
     bench, store = server.settings.bench, server.store
-    with BodyFile() as bodies:
-        maker = Maker(server.settings, workload, stage, bodies, shown)
-        schedule = await _schedule(maker, left, server.reader)
-        await store.save([*head, *schedule.rows(server.session_id)])
+    async with AsyncExitStack() as making:
+        maker = Maker(server.settings, workload, stage, making.enter_context(BodyFile()), shown)
+        if workload.streams:
+            stream = await making.enter_async_context(RequestStream(maker, left, server.session_id))
+            await store.save(head)
+            arrivals = stream.arrivals()
+        else:
+            schedule = await _schedule(maker, left, server.reader)
+            await store.save([*head, *schedule.rows(server.session_id)])
+            arrivals = schedule.arrivals(server.session_id)
+        duration_s = stage.seconds_left(left)
         sampler = stage_sampler(server, stage)
         await sampler.take("before")
         tally = Tally()
         progress = StageProgress(stage, left, tally, server.log)
         progress.server_now = sampler.now
         start_ns = await open_window(server, stage, left, LEAD_NS if stage.load.is_open else 0)
-        arrivals = schedule.arrivals(server.session_id)
         window, health = Window(server, progress, tally), progress.health
         health.start()
         server.interrupts.draining = True
@@ -76,7 +83,6 @@ async def run_stage(
                 if stage.load.is_open:
                     await window.open_loop(arrivals, start_ns, stage.max_in_flight)
                 else:
-                    duration_s = stage.seconds_left(left)
                     most_s = bench.max_s if bench.requests == "auto" and duration_s is None else None
                     await window.closed_loop(arrivals, stage.load.concurrency or 1, duration_s, most_s)
         except BaseExceptionGroup as errors:

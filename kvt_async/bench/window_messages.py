@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvt_async.bench.sending_window import Tally
-from kvt_async.bench.stage import Stage
+from kvt_async.bench.stage import Left, Stage
 from kvt_async.records import Json
 from kvt_async.store.columns import Row
 
@@ -22,6 +22,15 @@ class WindowPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamedPart:
+    """Which part of a window a sender reads from the trace by itself: every place `nth`, `nth + of`, ..."""
+
+    nth: int
+    of: int
+    left: Left | None  # of the stage
+
+
+@dataclass(frozen=True, slots=True)
 class WindowOrder:
     """A sender's part of a window. It answers with `Planned`, waits for `Go`, and ends with `Ended`."""
 
@@ -34,6 +43,7 @@ class WindowOrder:
     more: range  # ... with the places, or conversations, of these numbers
     replies: Mapping[int, Sequence[str]] = field(default_factory=dict)  # the server's own that are stored, of
     # conversations that go on with them
+    streamed: StreamedPart | None = None  # then `places` and `more` are empty
 
 
 @dataclass(frozen=True, slots=True)

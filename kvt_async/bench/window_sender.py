@@ -7,7 +7,7 @@ the window is over. It ends when its parent does: what is in flight then is brok
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass, field
 
 from kvt_async.bench.bench_progress import StageProgress
@@ -15,6 +15,7 @@ from kvt_async.bench.conversations.conversation_schedule import ConversationSche
 from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.load_sender import load_sender
 from kvt_async.bench.prepared_requests import BodyFile, Maker, PlannedRequest
+from kvt_async.bench.request_stream import RequestStream
 from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage_run import Schedule, further_arrivals
 from kvt_async.bench.timer import Timer
@@ -71,8 +72,12 @@ class WindowPart:
     async def send(self, order: WindowOrder) -> Ended | None:
         """None: the window never began. Everything of it is committed when this returns."""
         settings, stage = self.me.settings, order.stage
-        with BodyFile() as bodies:
-            maker = Maker(settings, self.workload, stage, bodies, order.shown)
+        async with AsyncExitStack() as making:
+            maker = Maker(settings, self.workload, stage, making.enter_context(BodyFile()), order.shown)
+            stream: RequestStream | None = None
+            if (part := order.streamed) is not None:
+                stream = RequestStream(maker, part.left, self.me.session_id, part.nth, part.of)
+                await making.enter_async_context(stream)
             schedule = await asyncio.to_thread(_prepared, maker, order)
             rows = schedule.rows(self.me.session_id)
             secrets = known_secrets(settings)
@@ -94,7 +99,8 @@ class WindowPart:
                         sender=self.sender,
                         runs=(stage.run,),
                     )
-                    return await self._window(order, server, schedule.arrivals(server.session_id), go)
+                    arrivals = schedule.arrivals(server.session_id) if stream is None else stream.arrivals()
+                    return await self._window(order, server, arrivals, go)
 
     async def _window(
         self, order: WindowOrder, server: ServerSession, arrivals: AsyncGenerator[Arrival, None], go: Go

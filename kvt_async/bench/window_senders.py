@@ -27,7 +27,7 @@ from kvt_async.bench.conversations.conversation_workload import ConversationWork
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.stage_run import end_row, open_window, stage_sampler
-from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder, WindowPlace
+from kvt_async.bench.window_messages import Ended, Go, News, Planned, StreamedPart, WindowOrder, WindowPlace
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.errors import LocalError
@@ -120,6 +120,10 @@ class WindowSenders:
 
     def _orders(self, stage: Stage, left: Left | None, shown: Json | None) -> list[WindowOrder]:
         n, load = self.pool.n, stage.load
+        if stage.streams:
+            last_s = stage.seconds_left(left)
+            order = WindowOrder(stage, (), shown, load.concurrency, stage.max_in_flight, last_s, range(0))
+            return [replace(_part(order, i, n), streamed=StreamedPart(i, n, left)) for i in range(n)]
         measured, free = stage.numbers(left)
         numbers = [*range(free, free + stage.n_warm_up), *measured]
         attempts = left.attempts if left else {}

@@ -3,7 +3,7 @@ or repeated stage asks for the same ones without anything being stored but the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,42 +11,37 @@ import numpy as np
 from kvt_async.bench import length_draws
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
-from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
-from kvt_async.contract.bench_settings import OF_CONVERSATIONS, Bench
-from kvt_async.contract.formulas.prompt_text import template_version
+from kvt_async.bench.traces.trace_workload import FromTrace
+from kvt_async.bench.workload_prompt import INPUT_STREAM, OUTPUT_STREAM, Place, WorkloadPrompt, bare_template
+from kvt_async.contract.bench_settings import OF_CONVERSATIONS, OF_TRACES, Bench
 from kvt_async.contract.settings import Settings
 from kvt_async.data.tokens import PromptTokenizer, load_tokenizer
 from kvt_async.records import Json
 
-_INPUT, _OUTPUT = 1, 2  # streams of draws
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What decides a prompt: its number, and the stage's salt (None: the same prompt in every stage) and repeat."""
-
-    seq: int
-    salt: str | None
-    repeat: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadPrompt:
-    messages: list[dict[str, str]]
-    input_tokens: int  # of the whole rendered prompt
-    output_tokens: int  # to ask for
-    group_idx: int | None = None
-    context_chars: int | None = None
-    context_messages: int | None = None
-    details: RequestDetails = NO_DETAILS
+__all__ = ["Place", "Workload", "WorkloadPrompt", "load_workload"]
 
 
 class Workload(Protocol):
-    """Prompts by place."""
+    """Prompts by place. `streams`: rising places are read from disk as they are asked for."""
 
+    streams: bool
     tokenizer: PromptTokenizer
-    size: int | None  # distinct prompts before the first comes again; None: no end
-    notes: Sequence[str]  # what a person is to know of it before anything is sent
+
+    @property
+    def size(self) -> int | None:
+        """Distinct prompts before the first comes again; None: no end."""
+        ...
+
+    @property
+    def about(self) -> Sequence[str]:
+        """What a source holds that had to be read through to know it."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person is warned of before anything is sent."""
+        ...
+
     template_version: (
         str  # SHA-256 of what makes a prompt of a text: the manifest's, else system text and endpoint alone
     )
@@ -58,6 +53,10 @@ class Workload(Protocol):
     def prompts(self, places: Sequence[Place]) -> list[WorkloadPrompt]: ...
 
     def mean_output_tokens(self) -> float: ...
+
+    def at_s(self, seq: int) -> float:
+        """When a trace asked for the request of this number, on its own clock; 0 of what is no trace."""
+        ...
 
 
 def load_workload(settings: Settings) -> Workload:
@@ -71,6 +70,8 @@ def load_workload(settings: Settings) -> Workload:
         made = ConversationWorkload(settings, tokenizer)
     elif settings.bench.workload.kind == "synthetic":
         made = Synthetic(settings, tokenizer)
+    elif settings.bench.workload.kind == "trace":
+        made = FromTrace(settings, tokenizer)
     else:
         made = FromFile(settings, tokenizer)
     made.prompts([Place(0, "check" if settings.bench.salt else None)])  # what can't be made is found before sending
@@ -80,15 +81,21 @@ def load_workload(settings: Settings) -> Workload:
 class Synthetic:
     """Texts of drawn words, to the exact token; groups share their beginning."""
 
+    streams = False
+    about: Sequence[str] = ()
+
     def __init__(self, settings: Settings, tokenizer: PromptTokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         self.size: int | None = None
         self.notes: Sequence[str] = ()
-        self.template_version = _bare(settings)
+        self.template_version = bare_template(settings)
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=settings.prompt.system)
 
     def describe(self) -> Json:
         return _described(self._bench, self.tokenizer)
+
+    def at_s(self, seq: int) -> float:
+        return 0.0
 
     def mean_output_tokens(self) -> float:
         output = self._bench.workload.output_tokens
@@ -106,9 +113,9 @@ class Synthetic:
             if groups is not None:
                 head = self._prefix(root, place.seq % groups)
             key = (bench.seed, place.repeat, place.seq)
-            tokens = length_draws.draw(work.input_tokens, (*key, _INPUT)) + work.prefix.tokens
+            tokens = length_draws.draw(work.input_tokens, (*key, INPUT_STREAM)) + work.prefix.tokens
             wanted.append((head, tokens, f"{root}:{place.seq}"))
-            outputs.append(length_draws.draw(work.output_tokens, (*key, _OUTPUT)))
+            outputs.append(length_draws.draw(work.output_tokens, (*key, OUTPUT_STREAM)))
         texts = self._maker.exact(wanted)
         return [
             WorkloadPrompt(self._maker.messages(text), ask[1], out, place.seq % groups if groups is not None else None)
@@ -124,6 +131,9 @@ class Synthetic:
 class FromFile:
     """A kvt manifest or a JSONL file, in its order and from the start again at its end; the salt goes in front."""
 
+    streams = False
+    about: Sequence[str] = ()
+
     def __init__(self, settings: Settings, tokenizer: PromptTokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         work, system = settings.bench.workload, settings.prompt.system
@@ -131,7 +141,7 @@ class FromFile:
         read = read_manifest if work.kind == "manifest" else read_jsonl
         source = read(work.path, system)
         self._items, self._sha256 = source.items, source.sha256
-        self.template_version = source.template_version or _bare(settings)
+        self.template_version = source.template_version or bare_template(settings)
         self.size: int | None = len(self._items)
         notes = []
         if source.n_without_prompt:
@@ -149,6 +159,9 @@ class FromFile:
     def describe(self) -> Json:
         return {**_described(self._bench, self.tokenizer), "path_sha256": self._sha256, "prompts": self.size}
 
+    def at_s(self, seq: int) -> float:
+        return 0.0
+
     def mean_output_tokens(self) -> float:
         if self._bench.workload.output_tokens is not None:
             return length_draws.mean(self._bench.workload.output_tokens)
@@ -161,7 +174,7 @@ class FromFile:
         drawn = []
         for item, n, place in zip(items, counts, places, strict=True):
             lengths = bench.workload.output_tokens
-            key = (bench.seed, place.repeat, place.seq, _OUTPUT)
+            key = (bench.seed, place.repeat, place.seq, OUTPUT_STREAM)
             out = length_draws.draw(lengths, key) if lengths is not None else self._own_output(item)
             drawn.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars, item.context_messages))
         return drawn
@@ -184,13 +197,8 @@ class FromFile:
         return replace(item, messages=messages, context_chars=chars)
 
 
-def _bare(settings: Settings) -> str:
-    """The version of a prompt whose text is sent as it is."""
-    return template_version("", settings.prompt.system, settings.prompt.endpoint)
-
-
 def _described(bench: Bench, tokenizer: PromptTokenizer) -> Json:
-    work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path", *OF_CONVERSATIONS})
+    work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path", *OF_CONVERSATIONS, *OF_TRACES})
     if work["kind"] != "synthetic":
         del work["input_tokens"], work["prefix"]
     return {**work, "salted": bench.salt, "tokenizer": tokenizer.name, "tokenizer_sha256": tokenizer.sha256}

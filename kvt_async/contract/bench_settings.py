@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from kvt_async.contract.checked_text import valid_path, valid_url
 from kvt_async.contract.config_section import Section
 from kvt_async.contract.conversation_settings import MOST_TURNS, ThinkTimes
-from kvt_async.contract.lengths import MOST_TOKENS, Lengths
+from kvt_async.contract.lengths import MOST_TOKENS, Lengths, Tokens
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
@@ -32,15 +32,17 @@ class Prefix(Section):
 
 OF_CONVERSATIONS = ("turns", "think_s", "history", "system_tokens", "shared_system")
 OF_MADE_CONVERSATIONS = ("turns", "input_tokens", "system_tokens", "shared_system")
+TRACE_FORMATS = Literal["auto", "mooncake", "azure", "burstgpt", "bailian", "csv"]
+OF_TRACES = ("format", "speed", "length_scale", "max_input_tokens", "block_tokens")  # keys of kind: trace alone
 
 
 class WorkloadSettings(Section):
     """Where prompts come from."""
 
-    kind: Literal["synthetic", "manifest", "jsonl", "conversations"] = "synthetic"
+    kind: Literal["synthetic", "manifest", "jsonl", "conversations", "trace"] = "synthetic"
     path: Annotated[str, AfterValidator(valid_path)] | None = (
         None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}; conversations: null
-        # makes them, else ShareGPT-like, OpenAI messages or {turns: [{prompt: ..., reply: ...}, ...]}
+        # makes them, else ShareGPT-like, OpenAI messages or {turns: [{prompt: ..., reply: ...}, ...]}; trace: its file
     )
     input_tokens: Lengths = Lengths(kind="fixed", value=512)  # synthetic: of the whole rendered prompt; conversations:
     # of what a turn adds
@@ -52,11 +54,29 @@ class WorkloadSettings(Section):
     history: Literal["recorded", "own"] = "recorded"  # earlier replies in a prompt: the file's, or this server's own
     system_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0  # of a system message before the first turn; 0: none
     shared_system: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the conversations with one and the same of it
+    # Of traces alone:
+    format: TRACE_FORMATS = "auto"  # auto: by the file's first line
+    speed: Annotated[float, Field(gt=0, le=1e6)] = 1.0  # replayed: so many times as fast as it was recorded
+    length_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0  # of prompts, their shared blocks, and replies
+    max_input_tokens: Tokens | None = None  # longer prompts, once scaled, are left out
+    block_tokens: Tokens | None = None  # of a block of hash_ids; null: the format's (512, Bailian's 16)
+
+    @property
+    def of_replies(self) -> Lengths | None:
+        """Lengths to ask for instead of the source's own. A trace knows its replies' lengths: there the default of
+        `output_tokens` asks for nothing else."""
+        if self.kind == "trace" and self.output_tokens == type(self).model_fields["output_tokens"].default:
+            return None
+        return self.output_tokens
 
     @model_validator(mode="after")
     def _has_its_source(self) -> "WorkloadSettings":
         if self.kind != "conversations" and (self.kind != "synthetic") != (self.path is not None):
-            raise ValueError("path belongs to kind: manifest, jsonl and conversations, and the first two need it")
+            raise ValueError("path belongs to kind: manifest, jsonl, trace and conversations; all but the last need it")
+        fields = type(self).model_fields
+        for name in OF_TRACES:
+            if self.kind != "trace" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} belongs to kind: trace")
         if self.kind != "synthetic" and self.prefix.tokens:
             other = "; conversations begin alike with system_tokens and shared_system"
             raise ValueError("prefix belongs to kind: synthetic" + other * (self.kind == "conversations"))
@@ -135,6 +155,8 @@ class Bench(Section):
     sweep_rate: list[Rate] | Literal["auto"] | None = None
     sweep_concurrency: list[InFlight] | Literal["auto"] | None = None
     search_rate: bool = False  # SLO search
+    replay: bool = False  # open loop by a trace's own timestamps, workload.speed times as fast
+    sweep_speed: list[Annotated[float, Field(gt=0, le=1e6)]] | None = None  # a ladder of replays
     arrival: Literal["constant", "poisson", "gamma"] = "poisson"
     burstiness: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
     requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | Literal["auto"] = "auto"  # measured; see docs/BENCH.md
@@ -161,6 +183,18 @@ class Bench(Section):
     )
     scrape_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0
 
+    @property
+    def replays(self) -> bool:
+        """Whether a trace's own timestamps are the schedule."""
+        return self.replay or self.sweep_speed is not None
+
+    @property
+    def speeds(self) -> list[float]:
+        """Speeds of the replays that are asked for, in order; empty: none is."""
+        if not self.replays:
+            return []
+        return self.sweep_speed if self.sweep_speed is not None else [self.workload.speed]
+
     @field_validator("slo", mode="before")
     @classmethod
     def _null_takes_an_objective_away(cls, slo: Any) -> Any:
@@ -184,9 +218,10 @@ class Bench(Section):
             for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency")
             if getattr(self, name) is not None
         ] + (["search_rate"] if self.search_rate else [])
+        asked += ["sweep_speed" if self.sweep_speed is not None else "replay"] if self.replays else []
         if len(asked) > 1:
             raise ValueError(f"one load at a time: {' and '.join(asked)} are both given")
-        for name in ("sweep_rate", "sweep_concurrency"):
+        for name in ("sweep_rate", "sweep_concurrency", "sweep_speed"):
             loads = getattr(self, name)
             if isinstance(loads, list) and (not loads or len(set(loads)) != len(loads)):
                 raise ValueError(f"{name} needs at least one value and no duplicates: {loads}")
@@ -195,6 +230,8 @@ class Bench(Section):
             raise ValueError(
                 f"{max(rates):g} requests a second for {self.duration_s:g} s are more than {MOST_REQUESTS:,} requests"
             )
+        if self.replays and self.workload.kind != "trace":
+            raise ValueError("replay and sweep_speed need workload.kind: trace, whose timestamps are the schedule")
         if self.search_rate and not self.slo:
             raise ValueError("search_rate needs objectives in slo, e.g. ttft_p99_ms: 500")
         if self.arrival != "gamma" and self.burstiness != 1.0:

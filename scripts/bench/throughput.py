@@ -27,7 +27,7 @@ from analyzer.bench.figures.distributions import binomial_cdf
 from analyzer.bench.figures.saturation import LoadZone, keeping_up, plateau
 from kvt_async.bench.ladder import Done, broken_rule
 from kvt_async.bench.load_steps import Load
-from kvt_async.bench.stage import wanted
+from kvt_async.bench.request_counts import wanted
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.open_loop_throughput import open_loop
 from kvt_async.contract.formulas.throughput import Rate, Throughput, closed_loop

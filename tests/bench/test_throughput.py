@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.load_steps import Load
-from kvt_async.bench.stage import wanted
+from kvt_async.bench.request_counts import wanted
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 from kvt_async.contract.formulas.open_loop_throughput import of_window

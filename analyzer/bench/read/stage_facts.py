@@ -189,7 +189,7 @@ class StageFacts:
     engine_name: str
     kv_budget: float
     is_full: bool
-    n_owed: int  # measured requests that were planned and have no outcome
+    n_owed: int  # measured requests that are planned, begun or not, and have no outcome
     windows: tuple[WindowFacts, ...]
     samples: tuple[PageReading, ...]
 

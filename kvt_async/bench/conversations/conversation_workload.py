@@ -28,6 +28,9 @@ class ConversationWorkload:
     """Turns of conversations by place: those of conversation 0, then of 1, ... `is_own`: the earlier replies in a
     prompt are the server's own, so that a turn's prompt is there when the reply before it is."""
 
+    streams = False
+    about: Sequence[str] = ()
+
     def __init__(self, settings: Settings, tokenizer: PromptTokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         work, prompt = settings.bench.workload, settings.prompt
@@ -68,6 +71,9 @@ class ConversationWorkload:
         if repeat not in self._plans:
             self._plans[repeat] = ConversationPlan(lambda conversation: self._source.turns(conversation, repeat))
         return self._plans[repeat]
+
+    def at_s(self, seq: int) -> float:
+        return 0.0
 
     def mean_output_tokens(self) -> float:
         if self._bench.workload.output_tokens is not None:

@@ -1,0 +1,46 @@
+"""How many requests a stage warms up with and measures: what was asked for, or what its rates need."""
+
+import math
+
+from kvt_async.bench.arrivals import n_within
+from kvt_async.bench.ladder import Next
+from kvt_async.bench.load_steps import Load
+from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQUESTS, WANTED_ROUNDS
+
+
+def warm_up_requests(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """How many requests warm up: in open loop until as many are under way as the rate keeps under way."""
+    if load.speed is not None:  # a replay begins as its trace did
+        return 0
+    least = bench.warm_up.requests
+    if load.rate_per_s is None:
+        return max(least, bench.warm_up.rounds * (load.concurrency or 0))
+    if least == 0 or latency_s is None:
+        return least
+    return max(least, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
+
+
+def measured_requests(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
+    """How many requests are measured; None: as many as go in bench.duration_s."""
+    if bench.duration_s is not None:
+        if step.load.is_open:
+            return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
+        return None
+    return wanted(bench, step.load, latency_s)
+
+
+def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """How many requests are wanted: bench.requests; `auto`: what the rates need. An open loop's are cut where they
+    would fall due beyond bench.max_s, a closed loop's as it runs."""
+    if bench.requests != "auto":
+        return bench.requests
+    n = needed(load, latency_s)
+    return n if load.rate_per_s is None else max(1, min(n, int(load.rate_per_s * bench.max_s)))
+
+
+def needed(load: Load, latency_s: float | None) -> int:
+    """How many the rates need: 12 rounds of a closed loop, 6 latencies of an open one, at least 100 of either."""
+    if load.rate_per_s is None:
+        return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
+    return max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)

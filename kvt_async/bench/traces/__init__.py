@@ -1,0 +1,1 @@
+"""Traces of what others served: read row by row, sent again."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from kvt_async.bench.bench import BenchOptions
 from kvt_async.bench.bench import run as run_bench
@@ -19,7 +20,7 @@ from kvt_async.session.group_status import lines
 from kvt_async.status import status
 from kvt_async.sweep.sweep import SweepOptions, prepare_group
 from kvt_async.sweep.sweep import run as run_sweep
-from tests.servers.openai_server import Script, serving
+from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.worlds import bench_settings, query, sweep_settings
 
 NOW = LiveFigures(
@@ -40,6 +41,19 @@ NOW = LiveFigures(
 )
 
 
+class Held(FakeServer):
+    """Answers so many requests, and the others once somebody has seen what was told of these."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(Script())
+        self.first, self.seen = first, asyncio.Event()
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        if len(self.bodies) >= self.first:
+            await asyncio.wait_for(self.seen.wait(), 20)
+        return await super().chat(http)
+
+
 @pytest.fixture(autouse=True)
 def told_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_feed, "FIRST_S", 0.05)
@@ -48,7 +62,7 @@ def told_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_told(settings: Settings, at_work: "asyncio.Task[Any]") -> dict[str, Any]:
     """The status of a group at work, once it tells of an answer."""
-    while not at_work.done():
+    while not at_work.done():  # it waits for us: see Held
         await asyncio.sleep(0.02)
         with contextlib.suppress(MissingPrerequisiteError):  # nothing is stored yet
             now = await asyncio.to_thread(status, settings)
@@ -58,33 +72,37 @@ async def until_told(settings: Settings, at_work: "asyncio.Task[Any]") -> dict[s
 
 
 async def test_a_stage_at_work_tells_its_counts_rates_and_what_is_left(tmp_path: Path) -> None:
-    async with serving(Script()) as (_, url):
+    server = Held(5)
+    async with on_loopback(server) as url:
         settings = bench_settings(tmp_path, url, "bench.rate=40", "bench.requests=24")
         at_work = asyncio.create_task(run_bench(settings, BenchOptions(quiet=True)))
         now = await until_told(settings, at_work)
+        server.seen.set()
         await at_work
     live = now["live"]
     assert (live["name"], live["planned"]) == ("rate 40/s", 28)
     assert live["client"] in (ClientVerdict.CLEAN, ClientVerdict.BOUND)
     assert 0 < live["done"] <= live["done"] + live["in_flight"] <= live["sent"] <= 28
-    assert 0 < live["left_s"] < 28 / 40 * 3  # a Poisson schedule
+    assert 0 <= live["left_s"] < 28 / 40 * 3  # a Poisson schedule
     assert live["sent_per_s"] > 0
     assert live["ttft_p50_ms"] <= live["ttft_p99_ms"]
     assert lines(now)[-1].endswith(live["line"])
     after = status(settings)
     assert after["live"] is None  # nobody works on it
     history = live_history(lambda sql, *values: query(settings, sql, *values), "b", 1)
-    assert len(history) >= 3
+    assert history
     assert all(reading.over for reading in history)
     assert [r.figures.sent for r in history] == sorted(r.figures.sent for r in history)
 
 
 async def test_a_sweep_at_work_tells_the_same_figures(tmp_path: Path) -> None:
-    async with serving(Script(delay_s=0.05)) as (_, url):
+    server = Held(30)  # a canary comes first
+    async with on_loopback(server) as url:
         settings = sweep_settings(tmp_path, url)
         await asyncio.to_thread(prepare_group, settings, quiet=True)
         at_work = asyncio.create_task(run_sweep(settings, options=SweepOptions(quiet=True)))
         now = await until_told(settings, at_work)
+        server.seen.set()
         await at_work
     live = now["live"]
     assert (live["name"], live["planned"], live["run_id"]) == ("sweep", now["planned"], None)

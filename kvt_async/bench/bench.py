@@ -5,6 +5,7 @@ check -> lock -> contract -> what is left -> guard -> session -> ready -> stages
 
 import asyncio
 import hashlib
+from pathlib import Path
 
 import orjson
 
@@ -12,6 +13,7 @@ from kvt_async.bench import client_ceiling, messages
 from kvt_async.bench.bench_invocation import BenchInvocation, BenchOptions, Plan
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.messages import BenchReport
+from kvt_async.bench.scored_prompts import check_scored, store_examples
 from kvt_async.bench.stage import bench_levels
 from kvt_async.bench.traces.trace_workload import paced
 from kvt_async.bench.workload import Workload, load_workload
@@ -41,6 +43,8 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
     answers at the start. A server that dies later, Ctrl-C and failures are no exceptions: the report says so.
     """
     settings = way_of(settings.kv.apply.via).with_port(with_a_load(settings))
+    if settings.bench.scored:
+        check_scored(settings)
     levels = bench_levels(settings)
     for level in levels:
         if level.cuts_prompts:
@@ -70,7 +74,15 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
         scratch_facts.take_over_left(invocation.paths.db)
         facts = contract(settings, workload)
         generation = find_generation(invocation.reader, settings, facts, force=options.force)
-        return await BenchInvocation(invocation, Plan(generation, facts, workload, levels, ceilings, processes)).go()
+        examples = await asyncio.to_thread(_examples, settings, invocation.paths.db, generation)
+        plan = Plan(generation, facts, workload, levels, ceilings, processes, examples)
+        return await BenchInvocation(invocation, plan).go()
+
+
+def _examples(settings: Settings, db: Path, generation: int) -> str | None:
+    """The dataset whose answers are scored, stored by now; None: they aren't scored."""
+    path = settings.bench.workload.path
+    return store_examples(db, path, generation) if settings.bench.scored and path is not None else None
 
 
 def process_count(settings: Settings) -> int:

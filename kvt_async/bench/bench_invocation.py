@@ -59,6 +59,12 @@ class Plan:
     levels: Sequence[Level]
     ceilings: Json | None  # of this client; None: not known
     processes: int = 1  # that send
+    examples: str | None = None  # dataset whose answers are scored
+
+    @property
+    def examples_asked(self) -> int:
+        """Prompts that a stage is to ask at least, since their answers are scored; 0: they aren't."""
+        return self.workload.size or 0 if self.examples is not None else 0
 
 
 class BenchInvocation:
@@ -77,7 +83,7 @@ class BenchInvocation:
             self._spread = Spread.over(invocation, plan.generation, plan.levels)
         if self._spread is not None:
             self._servers = self._spread.early(self._servers)
-        self._dataset_id = workload_id(plan.workload.describe())
+        self._dataset_id = plan.examples or workload_id(plan.workload.describe())
 
     async def go(self) -> BenchReport:
         """Send what is left. Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in
@@ -123,7 +129,8 @@ class BenchInvocation:
             latency_s = talks.counts(0).span_s(latency_s)
         model = self.settings.model.name
         identities = await handshake.identities(server.sender, server.endpoints, model)
-        await add_workload(server, self.plan.workload)
+        if self.plan.examples is None:
+            await add_workload(server, self.plan.workload)
         if self.settings.bench.levels and self._owes_a_canary():
             sent = [level.label for level in self.plan.levels if self._so_far(level)[0]]
             verdict = await visit(server, self._spread, questions(self.plan.workload), sent)
@@ -158,7 +165,13 @@ class BenchInvocation:
 
         self.say(f"{self.plan.processes} processes send, each its part of every stage")
         async with window_senders(server, self.plan.workload, self.plan.processes) as senders:
-            yield senders.send
+
+            async def send(stage: Stage, left: Left | None, head: Sequence[Row], shown: Json | None) -> Json:
+                if stage.load.unloaded:  # one at a time can't be divided
+                    return await run_stage(server, self.plan.workload, stage, left, head, shown)
+                return await senders.send(stage, left, head, shown)
+
+            yield send
 
     async def _climb(
         self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float, send: SendStage
@@ -251,7 +264,7 @@ class BenchInvocation:
             counts = talks.counts(stage.repeat)
             enough = counts.plan.first(counts.needed(stage.load, latency_s))
         else:
-            enough = needed(stage.load, latency_s)
+            enough = max(needed(stage.load, latency_s), self.plan.examples_asked)
         return f"cut by bench.max_s ({bench.max_s:g} s) from {enough}" if n < enough else None
 
     def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:

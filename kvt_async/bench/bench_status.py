@@ -1,5 +1,7 @@
 """How far the stages of a bench are, and which of the config have not begun."""
 
+import orjson
+
 from kvt_async.bench.ladder import Done, Next, ahead
 from kvt_async.bench.load_steps import stored_load
 from kvt_async.bench.request_counts import wanted
@@ -53,22 +55,23 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
         rates = stage_throughput(reader, row["run_id"], load)
         done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))
-    return stages + _to_come(settings, done)
+    size = orjson.loads(rows[0]["workload_json"]).get("prompts") if rows else None
+    return stages + _to_come(settings, done, size)
 
 
-def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Json]:
+def _to_come(settings: Settings, done: dict[str | None, list[Done]], size: int | None) -> list[Json]:
     """Empty where the config names no load: it was given on the command line of `kvt bench`."""
     bench = settings.bench
     loads = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
     if not bench.search_rate and not bench.replays and all(load is None for load in loads):
         return []
     names = {level.label if bench.levels else None: level for level in bench_levels(settings)}
-    return [_not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))]
+    return [_not_begun(bench, name, step, size) for name in names for step in ahead(bench, done.get(name, ()))]
 
 
-def _not_begun(bench: Bench, level: str | None, step: Next) -> Json:
-    load, n = step.load, wanted(bench, step.load, None)
-    if bench.duration_s is not None:
+def _not_begun(bench: Bench, level: str | None, step: Next, size: int | None) -> Json:
+    load, n = step.load, wanted(bench, step.load, None, size)
+    if bench.duration_s is not None and not load.unloaded:
         n = round(load.rate_per_s * bench.duration_s) if load.rate_per_s is not None else 0
     counts = dict.fromkeys(("requests", "responses", "failures"), 0)
     name = _name(level, load.label, step.repeat)

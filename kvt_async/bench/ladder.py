@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvt_async.bench.load_steps import Load, load_of, replay_of
+from kvt_async.bench.load_steps import UNLOADED, Load, load_of, replay_of
 from kvt_async.bench.stage_figures import Figures
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.throughput import FALSE_LADDERS, Throughput, growth_bounds
 
-Purpose = Literal["single", "list", "auto", "search"]
+Purpose = Literal["single", "list", "auto", "search", "unloaded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,21 @@ class Done:
 
 
 def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
-    """The stage to run after these, which are of one level, in the order they ran; None: the ladder has ended."""
+    """The stage to run after these, which are of one level, in the order they ran; None: all have run.
+
+    Where answers are scored the prompts are asked unloaded before the loads, and again after them: what differs between
+    these askings is noise, drift, or what the loads left behind.
+    """
+    askings = sum(d.load.unloaded for d in done)
+    if bench.scored and not askings:
+        return Next(UNLOADED, 0, "unloaded")
+    step = _next_load(bench, [d for d in done if not d.load.unloaded])
+    if step is None and bench.scored and askings < bench.unloaded:
+        return Next(UNLOADED, askings, "unloaded")
+    return step
+
+
+def _next_load(bench: Bench, done: Sequence[Done]) -> Next | None:
     if bench.search_rate:
         return _search(bench, done)
     if bench.replays:
@@ -72,8 +86,11 @@ def broken_rule(bench: Bench, one: Done, done: Sequence[Done]) -> str | None:
     A rate breaks a rule only where that is certain: over a whole ladder a rule is said to be broken without being so in
     at most 2.5% of ladders. Where a rate can't be told the ladder goes on.
     """
+    if one.load.unloaded:
+        return None
     stop, load, figures = bench.stop, one.load, one.figures
-    level = 1 - FALSE_LADDERS / max(_n_rungs(bench), 1)
+    done = [d for d in done if not d.load.unloaded]
+    level = 1 - FALSE_LADDERS / max(n_rungs(bench), 1)
     if load.is_open and stop.achieved_share is not None and one.rates.kept_up.bound(level) < stop.achieved_share:
         share = f"{one.rates.kept_up.value:.0%} of the rate"
         return f"{load.label}: the server kept up with {share}, proven to be below {stop.achieved_share:.0%}"
@@ -100,8 +117,8 @@ def _no_gain(one: Done, lower: Sequence[Done], gain: float, level: float) -> str
     return None
 
 
-def _n_rungs(bench: Bench) -> int:
-    """How many loads of a ladder a rule may be broken at."""
+def n_rungs(bench: Bench) -> int:
+    """How many loads a ladder may have: so many a rule may be broken at, and so many may be said to lose something."""
     if bench.search_rate:
         return bench.search.max_stages
     if bench.replays:
@@ -123,10 +140,15 @@ def missed_objectives(bench: Bench, figures: Figures) -> list[str]:
 def ahead(bench: Bench, begun: Sequence[Done]) -> list[Next]:
     """Every stage that is known to come after those that have begun, should no further rule break: of a list all the
     rest, of an automatic ladder or a search the next."""
-    step = next_stage(bench, begun)
-    if step is None or step.purpose in ("auto", "search"):
-        return [] if step is None else [step]
-    return _rest(loads_in_sight(bench), step.purpose, bench, begun)
+    loads = [d for d in begun if not d.load.unloaded]
+    asked = len(begun) - len(loads) if bench.scored else 0
+    unloaded = [Next(UNLOADED, n, "unloaded") for n in range(asked, bench.unloaded)] if bench.scored else []
+    step, first = _next_load(bench, loads), 0 if asked else 1
+    if step is not None and step.purpose not in ("auto", "search"):
+        rest = _rest(loads_in_sight(bench), step.purpose, bench, loads)
+    else:
+        rest = [] if step is None else [step]
+    return [*unloaded[:first], *rest, *unloaded[first:]]
 
 
 def _unrun(loads: Sequence[Load], purpose: Purpose, bench: Bench, done: Sequence[Done]) -> Next | None:

@@ -25,6 +25,7 @@ class Load:
     of: Begun = "requests"  # what begins at the rate, or keeps a place
     speed: float | None = None  # a trace's timestamps, so many times as fast
     pace_per_s: float | None = field(default=None, compare=False)  # of a replay: mean arrivals a second, where known
+    unloaded: bool = False  # one at a time, no load: what answers under load are compared with
 
     @property
     def is_open(self) -> bool:
@@ -44,8 +45,10 @@ class Load:
 
     @property
     def label(self) -> str:
-        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16', 'replay x2'; of conversations
-        'rate 0.5 conversations/s', '16 users'."""
+        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16', 'replay x2', 'unloaded'; of
+        conversations 'rate 0.5 conversations/s', '16 users'."""
+        if self.unloaded:
+            return "unloaded"
         talks = self.of == "conversations"
         if self.speed is not None:
             return f"replay x{self.speed:g}"
@@ -54,6 +57,9 @@ class Load:
             return users if talks else f"concurrency {self.concurrency}"
         kind = {"constant": " constant", "gamma": f" gamma {self.burstiness:g}"}.get(self.arrival, "")
         return f"rate {self.rate_per_s:g}{' conversations' if talks else ''}/s{kind}"
+
+
+UNLOADED = Load(concurrency=1, unloaded=True)
 
 
 def load_of(bench: Bench, size: float, *, is_open: bool) -> Load:
@@ -73,6 +79,8 @@ def replay_of(speed: float) -> Load:
 
 def stored_load(row: Row) -> Load:
     """The load of a row of bench_stages."""
+    if row["load"] == UNLOADED.label:
+        return UNLOADED
     if row["arrival"] == "trace":
         return replay_of(float(row["load"].rpartition("x")[2]))
     of: Begun = "conversations" if orjson.loads(row["workload_json"])["kind"] == "conversations" else "requests"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from kvt_async.bench import client_ceiling
 from kvt_async.bench.ladder import Done, loads_in_sight
+from kvt_async.bench.load_steps import UNLOADED
 from kvt_async.bench.request_counts import wanted
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.traces.trace_workload import paced, replayed_part
@@ -120,12 +121,14 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], ce
     """What a run would send, as far as that is known before; nothing is created."""
     bench, out = settings.bench, workload.mean_output_tokens()
     stages = []
-    for load in (paced(workload, load) for load in loads_in_sight(bench)):
-        n: float = wanted(bench, load, None)
-        rate = load.requests_per_s
-        if bench.duration_s is not None:
-            n = rate * bench.duration_s if rate else math.nan
-        seconds = bench.duration_s or (n / rate if rate else math.nan)
+    unloaded = [UNLOADED] * bench.unloaded if bench.scored else []
+    under_load = [paced(workload, load) for load in loads_in_sight(bench)]
+    for load in [*unloaded[:1], *under_load, *unloaded[1:]]:
+        n: float = wanted(bench, load, None, workload.size)
+        rate, duration_s = load.requests_per_s, None if load.unloaded else bench.duration_s
+        if duration_s is not None:
+            n = rate * duration_s if rate else math.nan
+        seconds = duration_s or (n / rate if rate else math.nan)
         if (part := replayed_part(workload, load)) is not None:
             n, seconds = part.n, part.seconds / (load.speed or 1.0)
         stages.append(

@@ -110,6 +110,14 @@ class Maker:
     def request_id(self, seq: int) -> str:
         return f"{self.stage.run.run_id}:{seq}"
 
+    def example(self, planned: PlannedRequest) -> tuple[str, int]:
+        """`requests.example_id` and sample_idx: where answers are scored, the manifest's and which asking this is;
+        else the place in the schedule."""
+        example_id, size = planned.details.example_id, self.workload.size
+        if not self.settings.bench.scored or example_id is None or size is None:
+            return f"p{planned.seq}", 0
+        return example_id, planned.seq // size
+
     def request(self, planned: PlannedRequest, attempts_before: int = 0) -> Request:
         level, run_id = self.stage.run.level, self.stage.run.run_id
         expects: Json = expectation(level, planned.input_tokens) if self.stage.level is not None else {}
@@ -118,7 +126,7 @@ class Maker:
         return Request(
             request_id=self.request_id(planned.seq),
             run_id=run_id,
-            example_id=f"p{planned.seq}",
+            example_id=self.example(planned)[0],
             endpoints=level.endpoints,
             path=PATHS[self.settings.prompt.endpoint],
             body=self.bodies.get(planned),
@@ -134,7 +142,7 @@ class Maker:
         """Its rows in `requests`, `bench_arrivals` and, where there is more to say, `bench_requests`."""
         run_id = self.stage.run.run_id
         request_id, phase = self.request_id(planned.seq), "measured" if planned.measured else "warm_up"
-        yield "requests", (request_id, run_id, f"p{planned.seq}", 0, 0, planned.prompt_sha256, now)
+        yield "requests", (request_id, run_id, *self.example(planned), 0, planned.prompt_sha256, now)
         yield (
             "bench_arrivals",
             (

@@ -33,6 +33,7 @@ class Item:
     answer: str | None = None  # a recorded reply: its length is what to ask for
     context_chars: int | None = None
     context_messages: int | None = None
+    example_id: str | None = None  # of the manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def read_manifest(path: str, system: str | None) -> Source:
             do="Prepare one without prompt.answer_prefix: its prompts are shorter by these words.",
         )
     items = []
-    for _, example in read_items(file):
+    for entry, example in read_items(file):
         messages, chars = render(
             head.prompt["template"],
             example.context,
@@ -68,7 +69,8 @@ def read_manifest(path: str, system: str | None) -> Source:
             head.prompt["system"],
             parts := context_parts(example.meta, example.context),
         )
-        items.append(Item(messages, None, None, chars, context_messages(parts, head.prompt["system"])))
+        in_context = context_messages(parts, head.prompt["system"])
+        items.append(Item(messages, None, None, chars, in_context, entry.example_id))
     if not items:
         raise ConfigError("this manifest has no entries", where=str(file))
     return Source(items, head.sha256, template_version=str(head.prompt["template_version"]))

@@ -21,21 +21,30 @@ def warm_up_requests(bench: Bench, load: Load, latency_s: float | None) -> int:
     return max(least, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
 
 
-def measured_requests(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
-    """How many requests are measured; None: as many as go in bench.duration_s."""
-    if bench.duration_s is not None:
+def measured_requests(
+    bench: Bench, step: Next, n_warm_up: int, latency_s: float | None, n_prompts: int | None
+) -> int | None:
+    """How many requests are measured; None: as many as go in bench.duration_s. `n_prompts`: as of `wanted`."""
+    if bench.duration_s is not None and not step.load.unloaded:
         if step.load.is_open:
             return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
         return None
-    return wanted(bench, step.load, latency_s)
+    return wanted(bench, step.load, latency_s, n_prompts)
 
 
-def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
+def wanted(bench: Bench, load: Load, latency_s: float | None, n_prompts: int | None = None) -> int:
     """How many requests are wanted: bench.requests; `auto`: what the rates need. An open loop's are cut where they
-    would fall due beyond bench.max_s, a closed loop's as it runs."""
+    would fall due beyond bench.max_s, a closed loop's as it runs.
+
+    `n_prompts`: of the workload, before the first comes again. Where answers are scored, `auto` asks each of them; all
+    are asked unloaded that a load asks, once.
+    """
+    every = n_prompts if bench.scored else None
+    if load.unloaded and every is not None:
+        return every if bench.requests == "auto" or bench.duration_s is not None else min(every, bench.requests)
     if bench.requests != "auto":
         return bench.requests
-    n = needed(load, latency_s)
+    n = max(needed(load, latency_s), every or 0)
     return n if load.rate_per_s is None else max(1, min(n, int(load.rate_per_s * bench.max_s)))
 
 

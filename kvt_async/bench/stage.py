@@ -12,7 +12,7 @@ import orjson
 from kvt_async.bench.arrivals import offsets_ns
 from kvt_async.bench.conversations.conversation_counts import ConversationCounts
 from kvt_async.bench.conversations.conversation_plan import ConversationPlan
-from kvt_async.bench.ladder import Next
+from kvt_async.bench.ladder import Next, n_rungs
 from kvt_async.bench.load_steps import Load
 from kvt_async.bench.request_counts import measured_requests, warm_up_requests
 from kvt_async.bench.traces.trace_summary import TracePart
@@ -176,8 +176,9 @@ def make_stage(
     if part is not None:
         n_measured = part.n
     elif counts is None:
-        n_measured = measured_requests(bench, step, n_warm_up, latency_s)
-    if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
+        n_measured = measured_requests(bench, step, n_warm_up, latency_s, plan.workload.size)
+    by_count = bench.duration_s is None or load.unloaded
+    if rows and bench.requests == "auto" and by_count and rows[0]["n_measured"] is not None:
         n_measured = rows[0]["n_measured"]
     stage = Stage(
         run=Run(run_id, named, bool(stored)),
@@ -188,9 +189,9 @@ def make_stage(
         stage_idx=stage_idx,
         n_warm_up=n_warm_up,
         n_measured=n_measured,
-        duration_s=bench.duration_s,
+        duration_s=None if load.unloaded else bench.duration_s,
         seed=bench.seed,
-        salt=secrets.token_hex(6) if bench.salt else None,
+        salt=secrets.token_hex(6) if bench.salted else None,
         max_in_flight=bench.max_in_flight if load.is_open else None,
         part=part,
         streams=plan.workload.streams,
@@ -307,6 +308,7 @@ def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Js
         "body": known_secrets(settings).json(bench.body),
         "retries": bench.retries,
         "drain_s": bench.drain_s,
+        **({"scored": {"loads": n_rungs(bench), "unloaded": bench.unloaded}} if bench.scored else {}),
         "late_ms": bench.late_ms,
         "repeats": bench.repeats,
         **({"requests": "auto", "max_s": bench.max_s} if bench.requests == "auto" else {}),

@@ -4,6 +4,7 @@ or repeated stage asks for the same ones without anything being stored but the s
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +12,13 @@ import numpy as np
 from kvt_async.bench import length_draws
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
+from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
+from kvt_async.bench.scored_prompts import check_prompts, most_tokens
 from kvt_async.bench.traces.trace_workload import FromTrace
 from kvt_async.bench.workload_prompt import INPUT_STREAM, OUTPUT_STREAM, Place, WorkloadPrompt, bare_template
 from kvt_async.contract.bench_settings import OF_CONVERSATIONS, OF_TRACES, Bench
 from kvt_async.contract.settings import Settings
+from kvt_async.data.manifest import read_head
 from kvt_async.data.tokens import PromptTokenizer, load_tokenizer
 from kvt_async.records import Json
 
@@ -74,7 +78,7 @@ def load_workload(settings: Settings) -> Workload:
         made = FromTrace(settings, tokenizer)
     else:
         made = FromFile(settings, tokenizer)
-    made.prompts([Place(0, "check" if settings.bench.salt else None)])  # what can't be made is found before sending
+    made.prompts([Place(0, "check" if settings.bench.salted else None)])  # what can't be made is found before sending
     return made
 
 
@@ -153,18 +157,25 @@ class FromFile:
                 "instead (null: the file's)"
             )
         self.notes: Sequence[str] = notes
-        self._default_output = settings.decoding.most_tokens
+        self._default_output, self._lengths = settings.decoding.most_tokens, work.output_tokens
+        self._scored: Json = {}
+        if settings.bench.scored:
+            head = read_head(Path(work.path))
+            check_prompts(settings, Path(work.path), head)
+            self._default_output, self._lengths = most_tokens(settings, head), None
+            self._scored = {"scored": True, "output_tokens": None, "max_tokens": self._default_output}
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=system)
 
     def describe(self) -> Json:
-        return {**_described(self._bench, self.tokenizer), "path_sha256": self._sha256, "prompts": self.size}
+        described = _described(self._bench, self.tokenizer) | self._scored
+        return {**described, "path_sha256": self._sha256, "prompts": self.size}
 
     def at_s(self, seq: int) -> float:
         return 0.0
 
     def mean_output_tokens(self) -> float:
-        if self._bench.workload.output_tokens is not None:
-            return length_draws.mean(self._bench.workload.output_tokens)
+        if self._lengths is not None:
+            return length_draws.mean(self._lengths)
         return float(np.mean([self._own_output(item) for item in self._items[:1000]]))
 
     def prompts(self, places: Sequence[Place]) -> list[WorkloadPrompt]:
@@ -173,10 +184,12 @@ class FromFile:
         counts = self._maker.count([item.messages for item in items])
         drawn = []
         for item, n, place in zip(items, counts, places, strict=True):
-            lengths = bench.workload.output_tokens
             key = (bench.seed, place.repeat, place.seq, OUTPUT_STREAM)
-            out = length_draws.draw(lengths, key) if lengths is not None else self._own_output(item)
-            drawn.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars, item.context_messages))
+            out = length_draws.draw(self._lengths, key) if self._lengths is not None else self._own_output(item)
+            details = NO_DETAILS if item.example_id is None else RequestDetails(example_id=item.example_id)
+            drawn.append(
+                WorkloadPrompt(item.messages, n, out, None, item.context_chars, item.context_messages, details)
+            )
         return drawn
 
     def _own_output(self, item: Item) -> int:
@@ -201,4 +214,4 @@ def _described(bench: Bench, tokenizer: PromptTokenizer) -> Json:
     work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path", *OF_CONVERSATIONS, *OF_TRACES})
     if work["kind"] != "synthetic":
         del work["input_tokens"], work["prefix"]
-    return {**work, "salted": bench.salt, "tokenizer": tokenizer.name, "tokenizer_sha256": tokenizer.sha256}
+    return {**work, "salted": bench.salted, "tokenizer": tokenizer.name, "tokenizer_sha256": tokenizer.sha256}

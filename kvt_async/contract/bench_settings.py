@@ -164,7 +164,7 @@ class Bench(Section):
     duration_s: Seconds | None = None
     repeats: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: int = 1337
-    salt: bool = True
+    salt: bool | None = None  # null: true, but false where answers are scored: a salted prompt is another prompt
     levels: bool = False
     max_in_flight: InFlight | None = None
     late_ms: Positive = 10
@@ -181,6 +181,8 @@ class Bench(Section):
     quality: Annotated[str, AfterValidator(valid_path)] | None = (
         None  # run directory or database of a sweep: its accuracy beside each level's throughput
     )
+    scored: bool = False  # answers to a manifest's prompts are scored, beside the same prompts unloaded
+    unloaded: Annotated[int, Field(ge=1, le=100)] = 2  # askings one at a time: one before the loads, the others after
     scrape_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0
 
     @property
@@ -194,6 +196,11 @@ class Bench(Section):
         if not self.replays:
             return []
         return self.sweep_speed if self.sweep_speed is not None else [self.workload.speed]
+
+    @property
+    def salted(self) -> bool:
+        """Whether every prompt begins with text of its own."""
+        return not self.scored if self.salt is None else self.salt
 
     @field_validator("slo", mode="before")
     @classmethod

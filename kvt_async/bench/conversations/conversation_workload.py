@@ -64,7 +64,7 @@ class ConversationWorkload:
         named = {"tokenizer": self.tokenizer.name, "tokenizer_sha256": self.tokenizer.sha256}
         used = {"kind", "input_tokens", "output_tokens", *OF_CONVERSATIONS}
         work = {name: value for name, value in work.items() if name in used}
-        return {**work, **self._of_file, "salted": self._bench.salt, **named}
+        return {**work, **self._of_file, "salted": self._bench.salted, **named}
 
     def plan(self, repeat: int) -> ConversationPlan:
         """Which turn of which conversation a place is, in this repeat."""

@@ -71,7 +71,7 @@ class FromTrace:
             "format": self._source.format,
             "block_tokens": self._source.edges.block_tokens,
             "path_sha256": self._source.sha256,
-            "salted": self._bench.salt,
+            "salted": self._bench.salted,
             "tokenizer": self.tokenizer.name,
             "tokenizer_sha256": self.tokenizer.sha256,
         }

@@ -13,6 +13,9 @@ from analyzer.bench.figures.points import Point, points
 from analyzer.bench.figures.quantiles import Summary
 from analyzer.bench.figures.slo import MISSED
 from analyzer.bench.figures.stage_results import StageResult, result_of
+from analyzer.bench.quality import quality_words
+from analyzer.bench.quality.load_loss import LoadLoss, LossRule, load_losses
+from analyzer.bench.quality.scored_stages import UNLOADED, score_stages, scored_levels
 from analyzer.bench.read import stage_facts
 from analyzer.bench.read.request_metrics import with_metrics
 from analyzer.bench.report import bench_report, bench_verdict, conversation_tables
@@ -20,6 +23,7 @@ from analyzer.bench.report.as_tools import FORMULAS, AsTool, as_tool
 from analyzer.bench.report.level_comparison import level_rows
 from analyzer.read.runs import newest_generation
 from analyzer.read.snapshot import snapshot
+from analyzer.store.tables import as_columns
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
@@ -41,23 +45,34 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
         raise ConfigError(f"no formulas of {as_tool!r}", where="--as", do=f"One of: {', '.join(FORMULAS)}.")
     group = settings.experiment.exp_group_id
     paths = run_paths(settings.output.runs_dir, group, settings.db.path)
+    analysis = settings.analysis
+    alpha = analysis.alpha
+    rule = LossRule(analysis.margin, analysis.margin_kind, alpha, analysis.metric)
     conn = connect_for_reading(paths.db, write_derived=True)
     try:
         with snapshot(conn) as reader:
             generation = newest_generation(reader, group)
-            alpha = settings.analysis.alpha
+            levels = scored_levels(stage_facts.stages(reader, group, generation))
+            score_stages(conn, reader, (group, generation), levels, rule.metric)
+        with snapshot(conn) as reader:
             planned = stage_facts.stages(reader, group, generation)
             results, loads, zones = measured(reader, planned, alpha, asked)
+            losses = load_losses(reader, scored_levels(planned), rule)
             as_figures = _as_tool(reader, results, as_tool) if as_tool else []
             commands = stage_facts.commands(reader, group, generation)
-        rows = stored_figures.table_rows(group, generation, loads, results, zones)
-        stored_figures.write(conn, group, generation, rows, {"alpha": alpha, "slo": dict(asked) if asked else None})
+        rows = stored_figures.table_rows(group, generation, loads, results, zones, losses)
+        made_under: Json = {"alpha": alpha, "slo": dict(asked) if asked else None}
+        if losses:
+            made_under |= {"margin": rule.size, "margin_kind": rule.kind, "metric": rule.metric}
+        stored_figures.write(conn, group, generation, rows, made_under)
     finally:
         conn.close()
     lines = ["nothing was measured yet"]
     if loads:
         tables = [bench_verdict.table(loads), conversation_tables.lines(loads), bench_verdict.server_table(loads)]
         lines = [*(line for table in tables if table for line in (*table, "")), *bench_verdict.verdict(loads)]
+    if losses:
+        lines += ["", *quality_words.sentences(losses)]
     if asked and any(stage.slo != dict(asked) for stage in planned):
         lines.append("(objectives are those of this command; some stages were sent under others, or none)")
     files: Json = {}
@@ -70,6 +85,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
             results=results,
             levels=level_rows(loads, settings.bench.quality),
             as_lines=as_lines,
+            losses=losses,
             charts=settings.analysis.charts,
             rows=rows["bench_points"][0]["fingerprint"],
         )
@@ -91,6 +107,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
             for point in loads
         ],
         "zones": zones,
+        **({"quality": [quality_json(loss) for loss in losses]} if losses else {}),
         "missed": missed(loads),
         "verdict": bench_verdict.verdict(loads) if loads else [],
         **({"as": as_tool, "as_figures": [_as_json(load, figures) for load, figures in as_figures]} if as_tool else {}),
@@ -108,8 +125,17 @@ def measured(
     """Every stage, every load that anything was sent of, and the zones: all from the facts."""
     stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
     results = [result_of(reader, stage, alpha) for stage in stages]
-    loads = points([result for result in results if result.n_started], alpha)
+    under_load = [result for result in results if result.n_started and result.stage.purpose != UNLOADED]
+    loads = points(under_load, alpha)
     return results, loads, stored_figures.zone_rows(loads)
+
+
+def quality_json(loss: LoadLoss) -> Json:
+    """A row of bench_quality as --json has it: numbers that are not known are null, and beside them the sentence."""
+    row = {name: stored_figures.finite(v) if isinstance(v, float) else v for name, v in as_columns(loss).items()}
+    public = _public(row) | {"within_noise": None if loss.within_noise is None else bool(loss.within_noise)}
+    says = None if loss.is_control else quality_words.load_sentence(loss)
+    return public | {"method": loss.asked, "sentence": says}
 
 
 def missed(loads: Sequence[Point]) -> list[Json]:

@@ -11,9 +11,11 @@ from analyzer.bench.figures.conversation_figures import METRICS
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.saturation import LoadZone, highest_within, knee
 from analyzer.bench.figures.stage_results import StageResult
+from analyzer.bench.quality.load_loss import LoadLoss
 from analyzer.bench.read.server_side import Drafting
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
 from analyzer.store.tables import BenchConversations, BenchTurn, as_columns, columns
+from kvt_async.contract.schema import lacking
 
 Json = dict[str, Any]
 
@@ -25,6 +27,7 @@ TABLES = {
     "bench_zones": ("level", "kind"),
     "bench_turns": ("level", "load", "turn"),
     "bench_conversations": ("level", "load"),
+    "bench_quality": LoadLoss.KEY,
     "bench_stats": ("run_id", "metric"),
     "run_evidence": ("run_id",),
 }
@@ -33,29 +36,37 @@ Rows = dict[str, list[Json]]  # by table
 
 
 def table_rows(
-    group: str, generation: int, points: Sequence[Point], results: Sequence[StageResult], zones: Sequence[Json]
+    group: str,
+    generation: int,
+    points: Sequence[Point],
+    results: Sequence[StageResult],
+    zones: Sequence[Json],
+    losses: Sequence[LoadLoss] = (),
 ) -> Rows:
     """Every derived row of a benched group, each with the fingerprint of them all."""
     about = {"exp_group_id": group, "generation": generation}
     loads = [point_row(group, generation, point) for point in points]
-    mark = {"fingerprint": fingerprint(loads)}
+    of_answers = [as_columns(loss, **about) for loss in losses]
+    mark = {"fingerprint": fingerprint(loads, *([of_answers] if of_answers else []))}
     return {
         "bench_points": [row | mark for row in loads],
         "bench_zones": [about | zone | mark for zone in zones],
         "bench_turns": [about | as_columns(row, **mark) for point in points for row in turn_rows(point)],
         "bench_conversations": [about | as_columns(row, **mark) for point in points for row in talk_rows(point)],
+        "bench_quality": [row | mark for row in of_answers],
         "bench_stats": [row | mark for result in results for row in stat_rows(result)],
         "run_evidence": [as_columns(result.budget.row, **mark) for result in results if result.budget is not None],
     }
 
 
 def write(conn: sqlite3.Connection, group: str, generation: int, rows: Rows, made_under: Json) -> None:
-    """Replace what is stored of this group, and record how it was made: `made_under` holds alpha and, where they are
-    not the stages' own, the objectives."""
+    """Replace what is stored of this group, and record how it was made: `made_under` holds alpha, the objectives where
+    they are not the stages' own and, of answers that are scored, the margin and the metric."""
 
     def work(c: sqlite3.Connection) -> None:
         for table in (name for name, keys in TABLES.items() if "level" in keys):
-            replace_group(c, table, group, generation, rows[table])
+            if rows[table] or table not in lacking(c):
+                replace_group(c, table, group, generation, rows[table])
         runs = [row[0] for row in c.execute(_RUNS, (group, generation))]
         for table in ("bench_stats", "run_evidence"):
             replace_runs(c, table, runs, rows[table])

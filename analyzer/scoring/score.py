@@ -90,7 +90,7 @@ def score(
         for at, member in enumerate(group.members):
             group.begin(at, [task.run.run_id for task in todo if task.member is member], drop=recompute)
         opened = {i: opens_reasoning(facts, run_id, group.full_of.get(i)) for i, run_id in _first_runs(todo).items()}
-        _score_all(conn, facts, [replace(task, opened=opened[task.run.dataset_id]) for task in todo])
+        score_all(conn, facts, [replace(task, opened=opened[task.run.dataset_id]) for task in todo])
     if members_of(conn):
         for db in dict.fromkeys(task.member.db for task in todo):
             derived_rows.settle(db)
@@ -112,7 +112,7 @@ def _first_runs(tasks: Sequence[RunToScore]) -> dict[str, str]:
     return {task.run.dataset_id: task.run.run_id for task in reversed(tasks)}
 
 
-def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Sequence[RunToScore]) -> None:
+def score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Sequence[RunToScore]) -> None:
     """Score every run, small ones together: of large experiments in processes of their own, the others here."""
     batches = parallel.batches(
         tasks, lambda task: (task.member.db, task.dataset, task.run.cuts_prompts), lambda task: task.rows

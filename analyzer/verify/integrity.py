@@ -41,6 +41,7 @@ SELECT u.kv_policy, u.run_id, r.turn_idx, r.request_id, r.prompt_sha256, e.promp
 JOIN requests r ON r.run_id = u.run_id
 JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id
 WHERE r.prompt_sha256 <> e.prompt_sha256
+AND NOT EXISTS (SELECT 1 FROM bench_stages b WHERE b.run_id = u.run_id AND b.salt IS NOT NULL)
 """
 
 

@@ -229,7 +229,7 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
         return checked
     if tables.benched(facts, exp_group_id):
         progress(f"{exp_group_id}: the stages of a bench")
-        checked.content = verify_bench(facts, exp_group_id, generation, findings)
+        checked.content = verify_bench(db, facts, exp_group_id, generation, findings)
         return checked
     counts = run_counts(facts, exp_group_id, generation, kept=False)
     analyses = stored_analyses(facts, exp_group_id, generation, findings)

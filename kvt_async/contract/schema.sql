@@ -939,6 +939,42 @@ CREATE TABLE IF NOT EXISTS bench_zones (        -- bench: knee of a ladder, high
     PRIMARY KEY (exp_group_id, generation, level, kind)
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS bench_quality (      -- bench.scored: answers under one load beside the same prompts unloaded
+    exp_group_id      TEXT NOT NULL,
+    generation        INTEGER NOT NULL,
+    level             TEXT NOT NULL,            -- label of the level; '': levels are not benched
+    load              TEXT NOT NULL,            -- label of the load; 'unloaded': asked again without a load, the control
+    value             REAL NOT NULL,            -- requests per second, or requests in flight; 0 of the control
+    n                 INTEGER NOT NULL,         -- examples that both were asked
+    n_clusters        INTEGER NOT NULL,         -- distinct contexts of them
+    n_answers         INTEGER NOT NULL,         -- answers of them under the load, failures among them
+    n_unasked         INTEGER NOT NULL,         -- examples asked unloaded and not under this load
+    n_pending         INTEGER NOT NULL,         -- requests under the load that are still owed
+    acc_unloaded      REAL,                     -- every bin weighs alike; an example is the mean of its answers
+    acc_loaded        REAL,                     -- the same under the load
+    loss_mean         REAL,                     -- acc_unloaded minus acc_loaded
+    loss_ci_low       REAL,
+    loss_ci_high      REAL,
+    loss_failures     REAL,                     -- part of the loss that is failed requests; the rest is answers
+    fail_unloaded     REAL,                     -- share of the requests that failed
+    fail_loaded       REAL,                     -- the same under the load
+    cut_off_unloaded  REAL,                     -- share of the answers that their length ended
+    cut_off_loaded    REAL,                     -- the same under the load
+    n_worse           INTEGER NOT NULL,         -- examples whose mean score is lower under the load
+    n_better          INTEGER NOT NULL,         -- or higher
+    p_safe            REAL,                     -- one-sided p of "the margin or more is lost"
+    p_loss            REAL,                     -- one-sided p of "nothing is lost"
+    p_beyond          REAL,                     -- one-sided p of "the margin or less is lost"
+    verdict           TEXT NOT NULL,            -- beyond | loss | small_loss | safe | cannot_tell | nothing_to_lose; of
+                                                --   the control: control
+    within_noise      INTEGER,                  -- 1: the control's noise alone would give such a loss; NULL: no noise
+    n_needed          INTEGER,                  -- examples that would tell whether it is more than the margin
+    floor_json        TEXT NOT NULL,            -- what unloaded answers have to lose: kind, floor, headroom, p; {}: none
+    method            TEXT NOT NULL,            -- tests, level, margin, loads planned
+    fingerprint       TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, level, load)
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
     exp_group_id TEXT NOT NULL,
     generation   INTEGER NOT NULL,

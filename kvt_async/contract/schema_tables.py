@@ -48,6 +48,7 @@ DERIVED_TABLES = (
     "bench_turns",
     "bench_conversations",
     "bench_zones",
+    "bench_quality",
     "analysis_state",
 )
 # Tables that came with a later schema version: an older database is whole without them.
@@ -64,6 +65,7 @@ SINCE = {
     "sample_plans": 3,
     "merges": 3,
     "bench_requests": 3,
+    "bench_quality": 3,
     "outcome_changes": 3,
     "bench_turns": 3,
     "bench_conversations": 3,
@@ -73,7 +75,7 @@ SINCE = {
 
 
 MADE_WHEN_WANTED = frozenset(  # a database without them is whole
-    {"merges", "bench_requests", "bench_turns", "bench_conversations"}
+    {"merges", "bench_requests", "bench_turns", "bench_conversations", "bench_quality"}
 )
 
 

@@ -42,10 +42,12 @@ charts                 parallel read store results
 report                 read store results charts
 verbs                  metrics stats read store results report stage_answers
 bench.read             read store summarise
+bench.quality          contract.shards stats read store scoring results charts summarise bench.read
 bench.figures          bench.read
-bench.report           read store results charts report bench.read bench.figures
-bench                  read store bench.read bench.figures bench.report
-verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read bench
+bench.report           read store results charts report bench.read bench.quality bench.figures
+bench                  read store bench.read bench.quality bench.figures bench.report
+verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \
+                       bench.quality bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify
 cli                    contract.command_line stage_answers verify stages
 __main__               cli

@@ -12,6 +12,9 @@ import polars as pl
 
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.stage_results import StageResult
+from analyzer.bench.quality.load_loss import LoadLoss
+from analyzer.bench.quality.loss_chart import loss_chart
+from analyzer.bench.quality.quality_words import quality_table, sentences
 from analyzer.bench.read.applied_budget import UNPROVEN
 from analyzer.bench.report import bench_charts, bench_tables, bench_verdict, conversation_tables
 from analyzer.bench.report.bench_definitions import DEFINITIONS
@@ -40,13 +43,16 @@ class Benched:
     as_lines: list[str]
     charts: bool
     rows: str
+    losses: Sequence[LoadLoss] = ()
 
     @property
     def drawings(self) -> list[bench_charts.BenchChart]:
         if not self.charts:
             return []
+        of_answers = [loss_by_load(self.losses)] if self.losses else []
         of_turns = [conversation_tables.CHART] if any(point.turns for point in self.points) else []
-        return [*bench_charts.KINDS, *of_turns, *([accuracy_against_throughput(self.levels)] if self.levels else [])]
+        of_levels = [accuracy_against_throughput(self.levels)] if self.levels else []
+        return [*of_answers, *bench_charts.KINDS, *of_turns, *of_levels]
 
 
 def write(benched: Benched, paths: RunPaths, now: datetime | None = None) -> tuple[Path, Path]:
@@ -109,6 +115,8 @@ def page_context(benched: Benched, now: datetime) -> dict[str, Any]:
         "turns": conversation_tables.turns(points),
         "talks": conversation_tables.talks(points),
         "objectives": bench_tables.objectives(points),
+        "quality": quality_table(benched.losses) if benched.losses else None,
+        "losses": sentences(benched.losses),
         "levels": level_table(benched.levels) if benched.levels else None,
         "trust": bench_tables.trust(points),
         "server": bench_tables.server(points),
@@ -144,6 +152,17 @@ def accuracy_against_throughput(levels: Sequence[LevelRow]) -> bench_charts.Benc
         "Each level at the load where it gave most output; bars are confidence intervals. Accuracy comes from the "
         "sweep that bench.quality names.",
         lambda _points, size: pareto(levels, size),
+    )
+
+
+def loss_by_load(losses: Sequence[LoadLoss]) -> bench_charts.BenchChart:
+    """The chart of what answers lose at each load."""
+    return bench_charts.BenchChart(
+        "bench_quality",
+        "What answers lose under load",
+        "Loss against the same prompts asked one at a time, with its 95% interval, by load; dashed: the margin. Full: "
+        "a loss is proven. Unloaded is the control: the same prompts asked once more.",
+        lambda _points, size: loss_chart(losses, size),
     )
 
 

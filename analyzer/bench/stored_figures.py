@@ -310,6 +310,7 @@ def _side_json(result: StageResult) -> Json:
         "drafting": None if side.drafting is None else _drafting_json(side.drafting),
         "restarts": side.n_restarts,
         "requests_of_others": side.of_others,
+        "tokens_of_others": side.tokens_of_others,
     }
 
 

@@ -70,6 +70,13 @@ class ServerMetrics:
                 lambda: store.hit_tokens,
                 "counter",
             ),
+            Reading(
+                "vllm:num_preemptions_total",
+                "Requests that were preempted: none ever is.",
+                labels,
+                lambda: 0.0,
+                "counter",
+            ),
             Reading("vllm:cache_config_info", "Cache settings, as labels.", cache_config, lambda: 1.0),
             Reading("kvt:prefill_cache_bytes", "Bytes of kept prefills.", labels, lambda: store.used_bytes),
             Reading("kvt:prefill_cache_limit_bytes", "Their bound.", labels, lambda: store.limit_bytes),

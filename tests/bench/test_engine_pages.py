@@ -83,3 +83,4 @@ async def test_a_reply_of_llama_cpp_tells_its_drafts(tmp_path: Path) -> None:
     (side,) = point["server"]["stages"]
     assert (side["drafting"]["acceptance"], side["drafting"]["source"]) == (0.25, "replies")
     assert point["cached_share"] == 0.25
+    assert "| Drafted tokens accepted |" in await asyncio.to_thread(page_of, analysis)

@@ -23,6 +23,7 @@ from kvt_async.contract.formulas.server_figures import FIGURES, FigureKind, engi
 
 FULL_KV = 0.99  # a cache that is as full as this has no room: requests wait for it, or lose theirs
 FEWEST_OF_OTHERS = 3  # requests: less is what a page may lag behind
+FEWEST_TOKENS_OF_OTHERS = 50
 SHARE_OF_OTHERS = 0.01
 
 
@@ -75,7 +76,8 @@ class ServerSide:
 
     histograms, gauges and counters are by their names in the table of figures; one that is not there is one that no
     server says, and a counter of 0 is there and stood still. of_others: requests that the servers answered and that
-    were not ours; None: they don't count requests.
+    were not ours; None: they don't count requests. tokens_of_others: tokens that they generated and that no reply of
+    ours holds; None: they don't count tokens, or some of ours are not known.
     """
 
     engine: str | None
@@ -86,6 +88,7 @@ class ServerSide:
     drafting: Drafting | None
     n_restarts: int
     of_others: int | None
+    tokens_of_others: int | None
 
     @property
     def kv_is_full(self) -> bool:
@@ -135,6 +138,7 @@ def server_side(stage: StageFacts, frame: pl.DataFrame, told: RepliesDrafts) -> 
         drafting=drafting,
         n_restarts=restarts(stage),
         of_others=_of_others(histograms, frame),
+        tokens_of_others=_tokens_of_others(counters.get("generation_tokens"), frame),
     )
 
 
@@ -198,3 +202,12 @@ def _of_others(histograms: Mapping[str, ServerHistogram], frame: pl.DataFrame) -
     ours = int(frame["n_attempts"].sum())
     more = round(counted.count) - ours
     return more if more >= max(FEWEST_OF_OTHERS, SHARE_OF_OTHERS * ours) else 0
+
+
+def _tokens_of_others(generated: float | None, frame: pl.DataFrame) -> int | None:
+    is_known = (pl.col("state") == "response") & pl.col("completion_tokens").is_not_null() & (pl.col("n_attempts") == 1)
+    if generated is None or not frame.height or not frame.select(is_known.all()).item():
+        return None
+    ours = int(frame["completion_tokens"].sum())
+    more = round(generated) - ours
+    return more if more >= max(FEWEST_TOKENS_OF_OTHERS, SHARE_OF_OTHERS * ours) else 0

@@ -63,6 +63,20 @@ DEFINITIONS = (
         "the server's counters",
     ),
     (
+        "preempted",
+        "running requests whose KV cache the server took back for want of room, and which began again; by its counter "
+        "over a stage",
+    ),
+    (
+        "tokens a draft",
+        "speculative decoding: tokens that one draft brought, the model's own next one included: 1 + accepted tokens / "
+        "drafts",
+    ),
+    (
+        "not ours",
+        "requests that the server answered in a stage beyond those that this bench sent",
+    ),
+    (
         "verified, unverified, contradicted",
         "whether the server shows that it applied the level's budget, by what its "
         "replies, /metrics page or log say; a canary asks first whether the harshest budget changes any answer",

@@ -73,6 +73,8 @@ def warnings(points: Sequence[Point]) -> list[str]:
             full.append(point.load)
         if n := sum(side.of_others or 0 for side in sides):
             others.append(f"{point.load} ({n:,} requests)")
+        elif n := sum(side.tokens_of_others or 0 for side in sides if side.of_others is None):
+            others.append(f"{point.load} ({n:,} tokens)")
     sentences = {
         "the server took the KV cache of running requests back at {}: latencies there are those of a cache that is too "
         "small for the load.": took_back,

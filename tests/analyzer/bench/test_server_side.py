@@ -128,7 +128,7 @@ async def test_every_engine_is_understood_and_what_it_does_not_say_is_told_apart
     assert ("kv_usage" in side.gauges) == ("kv" in said)
     assert side.cached_share == 0.25  # 250 of 1,000
     assert side.counters["generation_tokens"] == 120
-    assert side.of_others == said.get("of_others")
+    assert (side.of_others, side.tokens_of_others) == (said.get("of_others"), 0)
     seen = side.histograms.get("ttft")
     assert (seen is None) == ("ttft" not in said)
     assert seen is None or (seen.count, seen.mean) == pytest.approx((20, 0.05))
@@ -213,6 +213,24 @@ def test_a_counter_that_stands_still_is_not_one_that_is_not_there(stage: tuple[S
     idle = told(stage, *pages(sglang(BEFORE)))
     assert idle.drafting is None
     assert math.isnan(idle.cached_share)
+
+
+NAME_OF_LLAMA = "llamacpp:tokens_predicted_total"
+
+
+def test_a_server_that_generated_more_than_our_replies_hold_was_not_alone(
+    stage: tuple[StageFacts, pl.DataFrame],
+) -> None:
+    def side(frame: pl.DataFrame) -> int | None:
+        counts = {"before": 50.0, "after": 50.0 + n + 60}
+        pages = [PageReading("s", phase, 1, "e", {NAME_OF_LLAMA: count}, None) for phase, count in counts.items()]
+        seen = server_side(replace(stage[0], samples=tuple(pages)), frame, RepliesDrafts())
+        assert seen is not None
+        return seen.tokens_of_others
+
+    n = int(stage[1]["completion_tokens"].sum())
+    assert side(stage[1]) == 60
+    assert side(stage[1].with_columns(n_attempts=2)) is None  # a try that failed may have generated some
 
 
 def test_replies_that_count_their_own_drafts_are_believed_where_no_page_does(

@@ -86,8 +86,16 @@ def _examples(settings: Settings, db: Path, generation: int) -> str | None:
 
 
 def process_count(settings: Settings) -> int:
-    """How many processes send. Raises ConfigError where one would get less than one request of a stage."""
+    """How many processes send. Raises ConfigError where one would get less than one request of a stage, or where places
+    of a closed loop would have to know of those of other processes."""
     bench = settings.bench
+    by_places = (bench.shape is not None and not bench.shape_is_open) or bench.warm_up.places is not None
+    if by_places and settings.limits.processes != 1 and not all(load.is_open for load in loads_in_sight(bench)):
+        raise ConfigError(
+            "a closed loop whose places come and go, or that warms up by places, is sent by one process",
+            where="limits.processes",
+            do="Set limits.processes: 1, or send the load as a rate (ramp of: rate, steps with rate).",
+        )
     closed = [load.concurrency for load in loads_in_sight(bench) if load.concurrency is not None]
     key = "concurrency" if bench.sweep_concurrency is None else "sweep_concurrency"
     bounds: dict[str, float | None] = {
@@ -104,6 +112,7 @@ def with_a_load(settings: Settings) -> Settings:
     if (
         bench.search_rate
         or bench.replays
+        or bench.shape is not None
         or any(getattr(bench, name) is not None for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency"))
     ):
         return settings
@@ -111,7 +120,7 @@ def with_a_load(settings: Settings) -> Settings:
         "there is no load to send",
         where="bench",
         do="Give one: --rate 4, --concurrency 16, --sweep-rate 1,2,4 (or auto), --sweep-concurrency 1,8,64 (or auto), "
-        "--search-rate with --slo, or --replay of a trace.",
+        "--search-rate with --slo, --ramp-rate 1:20 --duration 60, --step-rate 2:30,8:30,2:30, or --replay of a trace.",
     )
 
 

@@ -233,7 +233,7 @@ class BenchInvocation:
             template_version=self.plan.workload.template_version,
             engine_name=evidence.engine_name,
         )
-        plan = plan_json(self.settings, share)
+        plan = plan_json(self.settings, share, stage.shape_json)
         row = stage.row(self.plan.workload.describe(), self.settings.bench.slo, self.plan.ceilings, plan)
         return [("bench_stages", tuple(row.values()))]
 
@@ -256,7 +256,7 @@ class BenchInvocation:
     def _cut(self, stage: Stage, latency_s: float | None) -> str | None:
         """Where bench.max_s leaves an open loop's stage shorter than its rates need."""
         bench, n = self.settings.bench, stage.n_measured
-        if bench.requests != "auto" or bench.duration_s is not None or n is None or not stage.load.is_open:
+        if bench.requests != "auto" or stage.duration_s is not None or n is None or not stage.load.is_open:
             return None
         if stage.part is not None:
             return None if self.plan.workload.size == n else f"the trace's first {bench.max_s:g} s at bench.max_s"

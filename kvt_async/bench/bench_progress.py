@@ -24,7 +24,7 @@ class StageProgress(AttemptCounts):
         self._n = None if stage.n_measured is None else n
         self._lasts_s = stage.seconds_left(left)  # from the first measured request on; None: it ends with its requests
         if stage.load.is_open and n and stage.load.of == "requests":  # later turns are due when others have ended
-            self._lasts_s = stage.lasts_s(n)
+            self._lasts_s = stage.lasts_s(n, left)
         self._began = time.monotonic()
         self.server_now: Callable[[], ServerNow | None] = lambda: None  # what its metrics page last said
         self.done = self.failed = 0

@@ -63,7 +63,8 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]], size: int |
     """Empty where the config names no load: it was given on the command line of `kvt bench`."""
     bench = settings.bench
     loads = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
-    if not bench.search_rate and not bench.replays and all(load is None for load in loads):
+    shaped = bench.shape is not None
+    if not bench.search_rate and not bench.replays and not shaped and all(load is None for load in loads):
         return []
     names = {level.label if bench.levels else None: level for level in bench_levels(settings)}
     return [_not_begun(bench, name, step, size) for name in names for step in ahead(bench, done.get(name, ()))]
@@ -71,7 +72,9 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]], size: int |
 
 def _not_begun(bench: Bench, level: str | None, step: Next, size: int | None) -> Json:
     load, n = step.load, wanted(bench, step.load, None, size)
-    if bench.duration_s is not None and not load.unloaded:
+    if load.shape is not None:
+        n = round(load.shape.area) if load.is_open else 0
+    elif bench.duration_s is not None and not load.unloaded:
         n = round(load.rate_per_s * bench.duration_s) if load.rate_per_s is not None else 0
     counts = dict.fromkeys(("requests", "responses", "failures"), 0)
     name = _name(level, load.label, step.repeat)

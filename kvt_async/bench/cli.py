@@ -50,6 +50,18 @@ def bench(
     sweep_speed: Annotated[
         str | None, typer.Option("--sweep-speed", metavar="X1,X2,..", help="Replays, so many times as fast.")
     ] = None,
+    ramp_rate: Annotated[
+        str | None, typer.Option("--ramp-rate", metavar="FROM:TO", help="Open loop: grows over --duration.")
+    ] = None,
+    ramp_concurrency: Annotated[
+        str | None, typer.Option("--ramp-concurrency", metavar="FROM:TO", help="Closed loop: the same.")
+    ] = None,
+    step_rate: Annotated[
+        str | None, typer.Option("--step-rate", metavar="R1:S1,R2:S2,..", help="Rates in a row, seconds each.")
+    ] = None,
+    step_concurrency: Annotated[
+        str | None, typer.Option("--step-concurrency", metavar="C1:S1,..", help="The same in a closed loop.")
+    ] = None,
     requests: Annotated[int | None, typer.Option("--requests", help="Measured requests of each stage.")] = None,
     duration: Annotated[
         float | None, typer.Option("--duration", metavar="S", help="Or seconds; decides where both are given.")
@@ -90,9 +102,14 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    if config is None and not (
-        override or rate or concurrency or sweep_rate or sweep_concurrency or search_rate or replay or sweep_speed
-    ):
+    shapes = [
+        *_ramp("rate", ramp_rate),
+        *_ramp("concurrency", ramp_concurrency),
+        *_steps("rate", step_rate),
+        *_steps("concurrency", step_concurrency),
+    ]
+    loads = (rate, concurrency, sweep_rate, sweep_concurrency, search_rate, replay, sweep_speed, shapes)
+    if config is None and not override and not any(loads):
         typer.echo(context.get_help())
         raise typer.Exit(2)
     _check_tool(as_tool)
@@ -112,6 +129,7 @@ def bench(
             burstiness=burstiness,
             levels=levels or None,
         ),
+        *shapes,
         *(workload_overrides(workload) if workload is not None else []),
         *_lengths(input_tokens=input_tokens, output_tokens=output_tokens),
         *(_objective(text) for text in slo or []),
@@ -269,6 +287,35 @@ def _list(text: str | None, option: str) -> str | None:
                 f"{part!r} is no number", where=option, do=f"Write {option} 1,2,4 or {option} auto."
             ) from None
     return f"[{', '.join(parts)}]"
+
+
+def _ramp(of: str, text: str | None) -> list[str]:
+    """'1:20' -> the override of bench.ramp."""
+    if text is None:
+        return []
+    start, end = _pair(text, f"--ramp-{of}", "1:20")
+    return [f"bench.ramp={{of: {of}, start: {start}, to: {end}}}"]
+
+
+def _steps(of: str, text: str | None) -> list[str]:
+    """'2:30,8:30,2:30' -> the override of bench.steps."""
+    if text is None:
+        return []
+    pairs = [_pair(part, f"--step-{of}", "2:30,8:30,2:30") for part in text.split(",") if part.strip()]
+    return [f"bench.steps=[{', '.join(f'{{{of}: {size}, for_s: {seconds}}}' for size, seconds in pairs)}]"]
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    """The two numbers of '8:30'; seconds may carry their s."""
+    left, sep, right = (part.strip() for part in text.partition(":"))
+    right = right.removesuffix("s")
+    try:
+        float(left), float(right)
+    except ValueError:
+        sep = ""
+    if not sep:
+        raise ConfigError(f"{text!r} is not two numbers", where=option, do=f"Write {option} {example}.")
+    return left, right
 
 
 def _lengths(**given: str | None) -> list[str]:

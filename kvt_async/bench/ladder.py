@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvt_async.bench.load_steps import UNLOADED, Load, load_of, replay_of
+from kvt_async.bench.load_steps import UNLOADED, Load, load_of, replay_of, shaped_load
 from kvt_async.bench.stage_figures import Figures
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.throughput import FALSE_LADDERS, Throughput, growth_bounds
@@ -57,6 +57,8 @@ def _next_load(bench: Bench, done: Sequence[Done]) -> Next | None:
             bench,
             done,
         )
+    if bench.shape is not None:
+        return _unrun([shaped_load(bench, bench.shape)], "single", bench, done)
     single = load_of(bench, bench.rate or bench.concurrency or 0, is_open=bench.rate is not None)
     if bench.rate is not None or bench.concurrency is not None:
         return _unrun([single], "single", bench, done)
@@ -71,6 +73,8 @@ def loads_in_sight(bench: Bench) -> list[Load]:
     """Loads known before anything is sent, for estimates and guards; auto ladders know their first only."""
     if bench.replays:
         return [replay_of(speed) for speed in bench.speeds]
+    if bench.shape is not None:
+        return [shaped_load(bench, bench.shape)]
     sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
     is_open = bench.rate is not None or bench.sweep_rate is not None or bench.search_rate
     if isinstance(sizes, list):

@@ -7,6 +7,7 @@ from typing import Literal
 import orjson
 
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.load_shape import LoadShape, words
 
 Begun = Literal["requests", "conversations"]
 
@@ -15,7 +16,7 @@ Begun = Literal["requests", "conversations"]
 class Load:
     """Open loop at a rate or by a trace's timestamps, or closed loop with so many in flight.
 
-    Exactly one of `rate_per_s`, `speed` and `concurrency` is set.
+    Exactly one of `rate_per_s`, `speed` and `concurrency` is set; of a load with a shape it is the highest.
     """
 
     rate_per_s: float | None = None
@@ -26,6 +27,7 @@ class Load:
     speed: float | None = None  # a trace's timestamps, so many times as fast
     pace_per_s: float | None = field(default=None, compare=False)  # of a replay: mean arrivals a second, where known
     unloaded: bool = False  # one at a time, no load: what answers under load are compared with
+    shape: LoadShape | None = None  # None: it does not change
 
     @property
     def is_open(self) -> bool:
@@ -45,18 +47,19 @@ class Load:
 
     @property
     def label(self) -> str:
-        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16', 'replay x2', 'unloaded'; of
-        conversations 'rate 0.5 conversations/s', '16 users'."""
+        """'rate 4/s', 'rate 4/s constant', 'rate 4/s gamma 0.5', 'concurrency 16', 'replay x2', 'unloaded', 'steps 2,
+        8/s of 30 s'; of conversations 'rate 0.5 conversations/s', '16 users'."""
         if self.unloaded:
             return "unloaded"
         talks = self.of == "conversations"
         if self.speed is not None:
             return f"replay x{self.speed:g}"
+        head = words(self.shape, is_open=self.is_open) if self.shape is not None else None
         if self.rate_per_s is None:
             users = "1 user" if self.concurrency == 1 else f"{self.concurrency} users"
-            return users if talks else f"concurrency {self.concurrency}"
+            return head or (users if talks else f"concurrency {self.concurrency}")
         kind = {"constant": " constant", "gamma": f" gamma {self.burstiness:g}"}.get(self.arrival, "")
-        return f"rate {self.rate_per_s:g}{' conversations' if talks else ''}/s{kind}"
+        return (head or f"rate {self.rate_per_s:g}{' conversations' if talks else ''}/s") + kind
 
 
 UNLOADED = Load(concurrency=1, unloaded=True)
@@ -84,4 +87,19 @@ def stored_load(row: Row) -> Load:
     if row["arrival"] == "trace":
         return replay_of(float(row["load"].rpartition("x")[2]))
     of: Begun = "conversations" if orjson.loads(row["workload_json"])["kind"] == "conversations" else "requests"
-    return Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0, of)
+    shape = orjson.loads(row["plan_json"]).get("shape")
+    return Load(
+        rate_per_s=row["rate_per_s"],
+        concurrency=row["concurrency"],
+        arrival=row["arrival"] or "poisson",
+        burstiness=row["burstiness"] or 1.0,
+        of=of,
+        shape=None if shape is None else LoadShape.of_json(shape),
+    )
+
+
+def shaped_load(bench: Bench, shape: LoadShape) -> Load:
+    """The load of a ramp or of steps."""
+    if not bench.shape_is_open:
+        return Load(concurrency=round(shape.highest), shape=shape)
+    return Load(rate_per_s=shape.highest, arrival=bench.arrival, burstiness=bench.burstiness, shape=shape)

@@ -131,6 +131,8 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], ce
         seconds = duration_s or (n / rate if rate else math.nan)
         if (part := replayed_part(workload, load)) is not None:
             n, seconds = part.n, part.seconds / (load.speed or 1.0)
+        elif load.shape is not None:
+            n, seconds = load.shape.area if load.is_open else math.nan, load.shape.seconds
         stages.append(
             {
                 "load": load.label,

@@ -2,7 +2,7 @@
 
 import math
 
-from kvt_async.bench.arrivals import n_within
+from kvt_async.bench.arrivals import n_in_shape, n_within
 from kvt_async.bench.ladder import Next
 from kvt_async.bench.load_steps import Load
 from kvt_async.contract.bench_settings import Bench
@@ -13,18 +13,24 @@ def warm_up_requests(bench: Bench, load: Load, latency_s: float | None) -> int:
     """How many requests warm up: in open loop until as many are under way as the rate keeps under way."""
     if load.speed is not None:  # a replay begins as its trace did
         return 0
-    least = bench.warm_up.requests
-    if load.rate_per_s is None:
-        return max(least, bench.warm_up.rounds * (load.concurrency or 0))
-    if least == 0 or latency_s is None:
-        return least
-    return max(least, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
+    least, size = bench.warm_up.requests, load.size if load.shape is None else load.shape.first
+    if (places := bench.warm_up.places) is not None:
+        kept_busy = size * (latency_s or 0.0) if load.is_open else size
+        return math.ceil(places * kept_busy) if load.is_open else math.ceil(places) * round(kept_busy)
+    if not load.is_open:
+        return max(least, bench.warm_up.rounds * round(size))
+    if least == 0 or latency_s is None or size == 0:
+        return least if size else 0
+    return max(least, math.ceil(bench.warm_up.latencies * size * latency_s))
 
 
 def measured_requests(
     bench: Bench, step: Next, n_warm_up: int, latency_s: float | None, n_prompts: int | None
 ) -> int | None:
-    """How many requests are measured; None: as many as go in bench.duration_s. `n_prompts`: as of `wanted`."""
+    """How many requests are measured; None: as many as go in bench.duration_s, or in a shape. `n_prompts`: as of
+    `wanted`."""
+    if step.load.shape is not None:
+        return n_in_shape(step.load, n_warm_up, (bench.seed, step.repeat)) if step.load.is_open else None
     if bench.duration_s is not None and not step.load.unloaded:
         if step.load.is_open:
             return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))

@@ -134,4 +134,6 @@ class RequestStream(AbstractAsyncContextManager["RequestStream"]):
         stage = self._maker.stage
         if not stage.load.is_open:
             return None
+        if stage.load.shape is not None:
+            return np.array(stage.offsets_ns(0, self._left), dtype=np.int64)
         return offsets_ns(stage.load, len(self._numbers), (stage.seed, stage.repeat))

@@ -10,9 +10,12 @@ LOADS = {
     "search_rate": "false",
     "replay": "false",
     "sweep_speed": "null",
+    "ramp": "null",
+    "steps": "[]",
 }
 ENDS = {"requests": None, "duration_s": "null"}  # None: has no value that means "not given"
-_OFF = ("null", "false", "~", "")
+SHAPES = ("ramp", "steps")  # loads that say how long they last
+_OFF = ("null", "false", "~", "", "[]")
 
 
 def settled(overrides: Sequence[str]) -> list[str]:
@@ -25,8 +28,13 @@ def settled(overrides: Sequence[str]) -> list[str]:
 
 
 def _switched_off(given: dict[str, str]) -> Iterable[str]:
+    shaped = [name for name in SHAPES if _is_given(given, name)]
+    if shaped and "bench.requests" not in given:
+        yield "bench.requests=auto"  # a shape ends with its seconds
+    if "steps" in shaped and "bench.duration_s" not in given:
+        yield "bench.duration_s=null"
     for rivals in (LOADS, ENDS):
-        chosen = [name for name in rivals if given.get(f"bench.{name}", "").lower() not in _OFF]
+        chosen = [name for name in rivals if _is_given(given, name)]
         if chosen:
             yield from (f"bench.{name}={off}" for name, off in rivals.items() if off is not None and name not in chosen)
     arrival, shape = given.get("bench.arrival"), given.get("bench.burstiness")
@@ -40,3 +48,9 @@ def _switched_off(given: dict[str, str]) -> Iterable[str]:
             twin = f"{stem}_{'s' if unit == 'ms' else 'ms'}"
             if twin not in given:
                 yield f"{twin}=null"
+
+
+def _is_given(given: dict[str, str], name: str) -> bool:
+    """Whether a key of bench, or one below it, has a value."""
+    below = f"bench.{name}."
+    return given.get(f"bench.{name}", "").lower() not in _OFF or any(key.startswith(below) for key in given)

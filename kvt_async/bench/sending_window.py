@@ -5,12 +5,14 @@ is as busy as the load keeps it.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kvt_async.bench.loop_places import LoopPlaces
 from kvt_async.bench.timer import Timer
 from kvt_async.clock import utc_now
 from kvt_async.records import Attempt, Outcome, Request
@@ -105,14 +107,17 @@ class Window:
         concurrency: int,
         duration_s: float | None,
         most_s: float | None = None,
+        places: LoopPlaces | None = None,
     ) -> None:
         """Keep `concurrency` requests in flight until the requests end, or `duration_s` after the first measured one;
-        `most_s`: the same of a window whose requests should have ended by then. A conversation keeps its place until
-        its last turn has ended."""
+        `most_s`: the same of a window whose requests should have ended by then; `places`: which of them may send. A
+        conversation keeps its place until its last turn has ended."""
         tally, turn = self.tally, asyncio.Lock()
 
-        async def work() -> None:
+        async def work(place: int) -> None:
             while not self.server.stop.is_set():
+                if places is not None and not await self._has_place(places, place):
+                    return
                 async with turn:
                     arrival = await anext(arrivals, None)
                 now, begun = time.perf_counter_ns(), tally.measured_from_ns
@@ -126,12 +131,27 @@ class Window:
                     self._nothing_more()
                     return
                 self._note(arrival, now)
+                if places is not None and arrival.measured:
+                    places.begun.set()
                 await self._converse(arrival, None, None)
+                if places is not None:
+                    places.gave_back(place)
 
         with self._alarm:
             async with self._limited_drain(), asyncio.TaskGroup() as group:
                 for n in range(concurrency):
-                    self._keep(group.create_task(work(), name=f"slot-{n}"))
+                    self._keep(group.create_task(work(n), name=f"slot-{n}"))
+
+    async def _has_place(self, places: LoopPlaces, place: int) -> bool:
+        """Wait until this place is one of the load's; False: it never will be, or the window stops."""
+        while True:
+            begun = self.tally.measured_from_ns
+            wait_s = places.wait_s(place, None if begun is None else (time.perf_counter_ns() - begun) / 1e9)
+            if wait_s == 0 or math.isinf(wait_s):
+                return wait_s == 0
+            await self._unless_stopped(places.begun.wait() if math.isnan(wait_s) else asyncio.sleep(wait_s))
+            if self.server.stop.is_set():
+                return False
 
     def _note(self, arrival: Arrival, at_ns: int) -> None:
         tally = self.tally

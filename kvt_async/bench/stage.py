@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import orjson
 
-from kvt_async.bench.arrivals import offsets_ns
+from kvt_async.bench.arrivals import offsets_ns, shape_begins_s, shaped_offsets_ns
 from kvt_async.bench.conversations.conversation_counts import ConversationCounts
 from kvt_async.bench.conversations.conversation_plan import ConversationPlan
 from kvt_async.bench.ladder import Next, n_rungs
@@ -109,19 +109,35 @@ class Stage:
         rate = self.part.rate_per_s(self.load.speed)
         return float(f"{rate:.6g}") if math.isfinite(rate) else None
 
-    def lasts_s(self, n: int) -> float | None:
+    def lasts_s(self, n: int, left: "Left | None" = None) -> float | None:
         """Seconds from the start of a window of `n` requests to the last one's due time; None in closed loop."""
         if self.part is not None and self.load.speed is not None:
             return self.part.seconds / self.load.speed
         if not self.load.is_open or n == 0:
             return None
+        if self.load.shape is not None:
+            return (self.offsets_ns(n, left)[-1] or 0) / 1e9
         return float(offsets_ns(self.load, n, (self.seed, self.repeat))[-1]) / 1e9
 
-    def offsets_ns(self, n: int) -> list[int | None]:
-        """Due times of the first `n` arrivals of its schedule; None in closed loop."""
+    def offsets_ns(self, n: int, left: "Left | None" = None) -> list[int | None]:
+        """Due times of the first `n` arrivals of its schedule, or, of a load with a shape, of what is `left`; None in
+        closed loop."""
         if not self.load.is_open:
             return [None] * n
-        return [int(ns) for ns in offsets_ns(self.load, n, (self.seed, self.repeat))]
+        key = (self.seed, self.repeat)
+        if self.load.shape is None:
+            return [int(ns) for ns in offsets_ns(self.load, n, key)]
+        seqs, _ = self.numbers(left)
+        return [int(ns) for ns in shaped_offsets_ns(self.load, self.n_warm_up, seqs, key, resumes=left is not None)]
+
+    @property
+    def shape_json(self) -> Json | None:
+        """How its load changes, and from which offset of its schedule on (open loop); None: it doesn't."""
+        if self.load.shape is None:
+            return None
+        key = (self.seed, self.repeat)
+        from_s = shape_begins_s(self.load, self.n_warm_up, key) if self.load.is_open else None
+        return {**self.load.shape.as_json(), "from_ns": None if from_s is None else round(from_s * 1e9)}
 
     def numbers(self, left: "Left | None") -> tuple[Sequence[int], int]:
         """Numbers of the measured requests of its next window, and the first one that nobody has: the warm-up's."""
@@ -171,14 +187,18 @@ def make_stage(
     if counts is not None:
         n_warm_up, n_measured = counts.sizes(bench, load, latency_s)
     rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
-    if rows and load.is_open and rows[0]["n_warm_up"] >= bench.warm_up.requests > 0:
+    by_latency = (
+        bench.warm_up.places is not None or rows[0]["n_warm_up"] >= bench.warm_up.requests > 0 if rows else False
+    )
+    if by_latency and load.is_open:
         n_warm_up = rows[0]["n_warm_up"]
     if part is not None:
         n_measured = part.n
     elif counts is None:
         n_measured = measured_requests(bench, step, n_warm_up, latency_s, plan.workload.size)
-    by_count = bench.duration_s is None or load.unloaded
-    if rows and bench.requests == "auto" and by_count and rows[0]["n_measured"] is not None:
+    duration_s = bench.duration_s if load.shape is None else load.shape.seconds
+    duration_s = None if load.unloaded else duration_s
+    if rows and bench.requests == "auto" and duration_s is None and rows[0]["n_measured"] is not None:
         n_measured = rows[0]["n_measured"]
     stage = Stage(
         run=Run(run_id, named, bool(stored)),
@@ -189,7 +209,7 @@ def make_stage(
         stage_idx=stage_idx,
         n_warm_up=n_warm_up,
         n_measured=n_measured,
-        duration_s=None if load.unloaded else bench.duration_s,
+        duration_s=duration_s,
         seed=bench.seed,
         salt=secrets.token_hex(6) if bench.salted else None,
         max_in_flight=bench.max_in_flight if load.is_open else None,
@@ -300,7 +320,7 @@ def _measured_s(reader: Reader, run_id: str) -> float:
     return float(np.sum(spans)) / 1e9
 
 
-def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Json:
+def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None, shape: Json | None) -> Json:
     """What bench_stages.plan_json holds."""
     bench = settings.bench
     return {
@@ -312,6 +332,8 @@ def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Js
         "late_ms": bench.late_ms,
         "repeats": bench.repeats,
         **({"requests": "auto", "max_s": bench.max_s} if bench.requests == "auto" else {}),
+        **({"shape": shape} if shape is not None else {}),
+        **({"warm_up_places": bench.warm_up.places} if bench.warm_up.places is not None else {}),
         "stream": settings.engine.stream,
         "engine_loop": settings.engine.loop,
         "timeouts": settings.engine.timeouts.model_dump(mode="json"),

@@ -1,10 +1,12 @@
 """One stage in one session: prompts made, schedule stored, requests sent, samples and window written."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import orjson
@@ -17,6 +19,7 @@ from kvt_async.bench.conversations.conversation_schedule import (
     stored_replies,
 )
 from kvt_async.bench.conversations.conversation_workload import conversations_of
+from kvt_async.bench.loop_places import LoopPlaces
 from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, PlannedRequest
 from kvt_async.bench.request_stream import RequestStream
 from kvt_async.bench.scrape import Sampler, metrics_urls
@@ -24,7 +27,7 @@ from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
-from kvt_async.contract.bench_settings import MOST_REQUESTS
+from kvt_async.contract.bench_settings import MOST_REQUESTS, Bench
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
 from kvt_async.session.client_health import keep_health
@@ -55,12 +58,13 @@ async def run_stage(
     bench, store = server.settings.bench, server.store
     async with AsyncExitStack() as making:
         maker = Maker(server.settings, workload, stage, making.enter_context(BodyFile()), shown)
+        places = _places(bench, stage, left)
         if workload.streams:
             stream = await making.enter_async_context(RequestStream(maker, left, server.session_id))
             await store.save(head)
             arrivals = stream.arrivals()
         else:
-            schedule = await _schedule(maker, left, server.reader)
+            schedule = await _schedule(maker, left, server.reader, places)
             await store.save([*head, *schedule.rows(server.session_id)])
             arrivals = schedule.arrivals(server.session_id)
         duration_s = stage.seconds_left(left)
@@ -83,8 +87,9 @@ async def run_stage(
                 if stage.load.is_open:
                     await window.open_loop(arrivals, start_ns, stage.max_in_flight)
                 else:
+                    in_flight = stage.load.concurrency or 1
                     most_s = bench.max_s if bench.requests == "auto" and duration_s is None else None
-                    await window.closed_loop(arrivals, stage.load.concurrency or 1, duration_s, most_s)
+                    await window.closed_loop(arrivals, in_flight, duration_s, most_s, places)
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         except asyncio.CancelledError:
@@ -137,6 +142,7 @@ class RequestSchedule:
     measured: list[PlannedRequest]
     first_free: int  # the first place of the workload that nobody has
     duration_s: float | None  # a closed loop by duration goes on for so long; None: it ends with its requests
+    places: LoopPlaces | None  # of a closed loop whose places come and go, or end its warm-up
 
     @property
     def n(self) -> int:
@@ -150,7 +156,7 @@ class RequestSchedule:
     @property
     def offsets_ns(self) -> list[int | None]:
         """When each of them is due, from the window's start; None in closed loop."""
-        return self.stage.offsets_ns(len(self.warm_up) + len(self.measured))
+        return self.stage.offsets_ns(len(self.warm_up) + len(self.measured), self.left)
 
     def rows(self, session_id: str) -> list[Row]:
         """A resumed stage has those of its measured requests already."""
@@ -162,19 +168,28 @@ class RequestSchedule:
         return rows
 
     async def arrivals(self, session_id: str) -> AsyncGenerator[Arrival, None]:
-        """Requests in the order of the schedule; a closed loop by duration goes on as long as it is asked."""
-        attempts = self.left.attempts if self.left else {}
-        for planned, offset in zip(self.planned, self.offsets_ns, strict=True):
-            yield Arrival(self.maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
+        """Requests in the order of the schedule. A warm-up by places goes on until every one has been used; a closed
+        loop by duration as long as it is asked."""
+        attempts, free, places = self.left.attempts if self.left else {}, self.first_free, self.places
+        planned = zip(self.planned, self.offsets_ns, strict=True)
+        for request, offset in islice(planned, len(self.warm_up)):
+            yield Arrival(self.maker.request(request, attempts.get(request.seq, 0)), False, offset)
+        if places is not None and not places.is_warm:
+            more = further_arrivals(self.maker, range(free, MOST_REQUESTS), session_id, measured=False)
+            async with aclosing(more) as warming:
+                while not places.is_warm:
+                    yield await anext(warming)
+                    free += 1
+        for request, offset in planned:
+            yield Arrival(self.maker.request(request, attempts.get(request.seq, 0)), True, offset)
         if self.duration_s is None:
             return
-        seqs = range(self.first_free, MOST_REQUESTS)
-        async with aclosing(further_arrivals(self.maker, seqs, session_id)) as further:
+        async with aclosing(further_arrivals(self.maker, range(free, MOST_REQUESTS), session_id)) as further:
             async for arrival in further:
                 yield arrival
 
 
-async def _schedule(maker: Maker, left: Left | None, reader: Reader) -> Schedule:
+async def _schedule(maker: Maker, left: Left | None, reader: Reader, loop_places: LoopPlaces | None) -> Schedule:
     stage = maker.stage
     if (talks := conversations_of(maker.workload)) is not None:
         plan = talks.plan(stage.repeat)
@@ -187,7 +202,16 @@ async def _schedule(maker: Maker, left: Left | None, reader: Reader) -> Schedule
     seqs, free = stage.numbers(left)
     measured = await asyncio.to_thread(maker.plan, seqs, measured=True)
     warm_up = await asyncio.to_thread(maker.plan, range(free, free + stage.n_warm_up), measured=False)
-    return RequestSchedule(maker, stage, left, warm_up, measured, free + stage.n_warm_up, stage.seconds_left(left))
+    return RequestSchedule(
+        maker=maker,
+        stage=stage,
+        left=left,
+        warm_up=warm_up,
+        measured=measured,
+        first_free=free + stage.n_warm_up,
+        duration_s=stage.seconds_left(left),
+        places=loop_places,
+    )
 
 
 def stage_sampler(server: ServerSession, stage: Stage) -> Sampler:
@@ -222,19 +246,30 @@ async def open_window(server: ServerSession, stage: Stage, left: Left | None, le
     return start_ns
 
 
-async def further_arrivals(maker: Maker, seqs: range, session_id: str) -> AsyncGenerator[Arrival, None]:
-    """Measured requests with these numbers, planned as they are asked for; each brings its rows."""
+def _places(bench: Bench, stage: Stage, left: Left | None) -> LoopPlaces | None:
+    """Where the places of a closed loop come and go, or end its warm-up; None: they are all there all the time."""
+    load, times = stage.load, bench.warm_up.places
+    if load.is_open or (load.shape is None and times is None):
+        return None
+    passed_s = 0.0 if load.shape is None else load.shape.seconds - (stage.seconds_left(left) or 0.0)
+    return LoopPlaces(load.concurrency or 1, load.shape, passed_s, None if times is None else math.ceil(times))
+
+
+async def further_arrivals(
+    maker: Maker, seqs: range, session_id: str, *, measured: bool = True
+) -> AsyncGenerator[Arrival, None]:
+    """Requests with these numbers, planned as they are asked for; each brings its rows."""
     size = 2 * BLOCK
-    ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:BLOCK], measured=True))
+    ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:BLOCK], measured=measured))
     seqs = seqs[BLOCK:]
     try:
         while True:
             block = await ahead
-            ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:size], measured=True))
+            ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:size], measured=measured))
             seqs = seqs[size:]
             for planned in block:
                 yield Arrival(
-                    maker.request(planned), True, None, tuple(maker.rows(planned, None, session_id, utc_now()))
+                    maker.request(planned), measured, None, tuple(maker.rows(planned, None, session_id, utc_now()))
                 )
     finally:
         await asyncio.wait([ahead])  # a thread can't be cancelled; its bodies' file must outlive it

@@ -8,7 +8,7 @@ from kvt_async.bench.load_steps import Load
 from kvt_async.contract.formulas.conversation_lives import window_lives
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE, of_window
 from kvt_async.contract.formulas.request_lives import Floats
-from kvt_async.contract.formulas.throughput import Throughput, nothing, together
+from kvt_async.contract.formulas.throughput import SHAPED, Throughput, nothing, together
 from kvt_async.records import Json
 from kvt_async.store.reader import Reader
 
@@ -48,6 +48,8 @@ _INSTANTS = ("intended", "start", "end", "finished", "first", "last")
 def stage_throughput(reader: Reader, run_id: str, load: Load, newest: Json | None = None) -> Throughput:
     """The throughput of the stage as it is stored now; `newest`: the end of its last window where that isn't stored
     yet."""
+    if load.shape is not None:
+        return nothing(SHAPED, None)
     parts = []
     for window in reader.rows(_WINDOWS, run_id):
         session, until, reason = window["session_id"], window["measured_to_ns"], window["reason"]

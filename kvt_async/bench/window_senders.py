@@ -131,7 +131,7 @@ class WindowSenders:
             WindowPlace(
                 seq, at >= stage.n_warm_up, offset_ns, attempts.get(seq, 0), left is not None and at >= stage.n_warm_up
             )
-            for at, (seq, offset_ns) in enumerate(zip(numbers, stage.offsets_ns(len(numbers)), strict=True))
+            for at, (seq, offset_ns) in enumerate(zip(numbers, stage.offsets_ns(len(numbers), left), strict=True))
         ]
         more = range(free + stage.n_warm_up, MOST_REQUESTS)
         order = WindowOrder(stage, places, shown, load.concurrency, stage.max_in_flight, stage.seconds_left(left), more)

@@ -9,6 +9,8 @@ from kvt_async.contract.checked_text import valid_path, valid_url
 from kvt_async.contract.config_section import Section
 from kvt_async.contract.conversation_settings import MOST_TURNS, ThinkTimes
 from kvt_async.contract.lengths import MOST_TOKENS, Lengths, Tokens
+from kvt_async.contract.load_shape import LoadShape
+from kvt_async.contract.shape_settings import LoadStep, Ramp, steps_shape
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
@@ -111,6 +113,7 @@ class WarmUp(Section):
     requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] = 10  # open loop: at least; 0: none
     latencies: Annotated[float, Field(ge=0, le=1000)] = 1.25  # open loop: at least rate x so many, unless requests is 0
     rounds: Annotated[int, Field(ge=0, le=1000)] = 1  # closed loop: at least so many times the concurrency
+    places: Annotated[float, Field(gt=0, le=1000)] | None = None  # instead of the three: see docs/BENCH.md
 
 
 class Stop(Section):
@@ -157,6 +160,8 @@ class Bench(Section):
     search_rate: bool = False  # SLO search
     replay: bool = False  # open loop by a trace's own timestamps, workload.speed times as fast
     sweep_speed: list[Annotated[float, Field(gt=0, le=1e6)]] | None = None  # a ladder of replays
+    ramp: Ramp | None = None  # a load that grows as the stage runs
+    steps: list[LoadStep] = []  # loads in a row within one stage
     arrival: Literal["constant", "poisson", "gamma"] = "poisson"
     burstiness: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
     requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | Literal["auto"] = "auto"  # measured; see docs/BENCH.md
@@ -222,8 +227,8 @@ class Bench(Section):
     def _one_kind_of_load(self) -> "Bench":
         asked = [
             name
-            for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency")
-            if getattr(self, name) is not None
+            for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency", "ramp", "steps")
+            if getattr(self, name) not in (None, [])
         ] + (["search_rate"] if self.search_rate else [])
         asked += ["sweep_speed" if self.sweep_speed is not None else "replay"] if self.replays else []
         if len(asked) > 1:
@@ -239,11 +244,39 @@ class Bench(Section):
             )
         if self.replays and self.workload.kind != "trace":
             raise ValueError("replay and sweep_speed need workload.kind: trace, whose timestamps are the schedule")
+        self._check_shape()
         if self.search_rate and not self.slo:
             raise ValueError("search_rate needs objectives in slo, e.g. ttft_p99_ms: 500")
         if self.arrival != "gamma" and self.burstiness != 1.0:
             raise ValueError(f"burstiness belongs to arrival: gamma, not to {self.arrival}")
         return self
+
+    def _check_shape(self) -> None:
+        if self.shape is not None and self.workload.kind == "conversations":
+            raise ValueError("ramps and steps send requests that stand alone, not workload.kind: conversations")
+        if self.warm_up.places is not None and self.workload.kind in ("conversations", "trace"):
+            raise ValueError(f"warm_up.places is not for workload.kind: {self.workload.kind}: use warm_up.requests")
+        if self.shape is None:
+            return
+        kind = self.shape.kind
+        if self.requests != "auto":
+            raise ValueError(f"a {kind} ends with its seconds: leave requests ({self.requests}) out")
+        if self.steps and self.duration_s is not None:
+            raise ValueError("steps say themselves how long they last: leave duration_s out")
+        if self.shape_is_open and self.shape.area > MOST_REQUESTS:
+            raise ValueError(f"the {kind} comes to {self.shape.area:,.0f} requests, above {MOST_REQUESTS:,}")
+
+    @property
+    def shape(self) -> LoadShape | None:
+        """How the load changes as a stage runs; None: it doesn't."""
+        if self.ramp is not None:
+            return self.ramp.shape(self.duration_s)
+        return steps_shape(self.steps) if self.steps else None
+
+    @property
+    def shape_is_open(self) -> bool:
+        """Whether the shape is one of a rate."""
+        return self.ramp.of == "rate" if self.ramp is not None else bool(self.steps and self.steps[0].rate)
 
 
 def slo_parts(name: str) -> tuple[str, str, float]:

@@ -10,12 +10,14 @@ from analyzer.bench.read.stage_facts import StageFacts, WindowFacts
 from kvt_async.contract.formulas.conversation_lives import window_lives
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE, of_window
 from kvt_async.contract.formulas.request_lives import Floats, Lives
-from kvt_async.contract.formulas.throughput import Throughput, nothing, together
+from kvt_async.contract.formulas.throughput import SHAPED, Throughput, nothing, together
 
 
 def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
     """The throughput of a stage over all its windows. `frame` has requests.with_metrics' columns; warm-up requests
     count, for they load the server like any other."""
+    if stage.shape is not None:
+        return nothing(SHAPED, None)
     parts = []
     for window in stage.windows:
         requests = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))

@@ -11,6 +11,7 @@ from analyzer.read.json_count import json_count
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.load_shape import LoadShape
 from kvt_async.contract.vocabulary import EndReason
 
 Json = dict[str, Any]
@@ -197,6 +198,12 @@ class StageFacts:
     def value(self) -> float:
         """Requests per second, or requests in flight."""
         return float(self.rate_per_s if self.rate_per_s is not None else self.concurrency or 0)
+
+    @property
+    def shape(self) -> LoadShape | None:
+        """How the load changes as the stage runs; None: it doesn't."""
+        kept = self.plan.get("shape")
+        return None if kept is None else LoadShape.of_json(kept)
 
     @property
     def partial(self) -> bool:

@@ -28,6 +28,7 @@ FALSE_LADDERS = 0.025  # of which something may be said that isn't so
 RESOLUTION = 0.001  # no rate is known better than this, nor than one request in n
 FEWEST_FOR_LENGTHS = 20  # requests with which the part of the lengths is told apart from the rest
 MOST_BATCHES = 20
+SHAPED = "the load changes as the stage runs: its parts have rates of their own"
 SEEN_PACE, FEWEST_ARRIVALS = 0.1, 3  # of a reply must have come before its pace is known
 
 

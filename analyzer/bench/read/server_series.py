@@ -8,7 +8,7 @@ counts are added and of shares the largest holds.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from analyzer.bench.read.stage_facts import Json, PageReading, StageFacts
@@ -35,6 +35,21 @@ def spans(stage: StageFacts) -> list[list[PageReading]]:
         if sample.metrics:
             by_place.setdefault((sample.session_id, sample.endpoint), []).append(sample)
     return list(by_place.values())
+
+
+def between(stage: StageFacts, session_id: str, from_ns: int, to_ns: int) -> StageFacts:
+    """The stage with the readings of a span of time alone, and of each endpoint the last one before it, from which its
+    counters grow. Histograms are read around a stage: of a span they say nothing."""
+    readings: list[PageReading] = []
+    last: dict[str, PageReading] = {}
+    for sample in stage.samples:
+        if sample.session_id != session_id or not sample.metrics or sample.at_ns > to_ns:
+            continue
+        if sample.at_ns >= from_ns:
+            readings.append(sample)
+        else:
+            last[sample.endpoint] = replace(sample, phase="before")
+    return replace(stage, samples=(*last.values(), *readings))
 
 
 def growth(stage: StageFacts, name: str) -> float | None:

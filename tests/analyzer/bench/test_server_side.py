@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.bench.read.request_metrics import with_metrics
-from analyzer.bench.read.server_series import acceptance, figure_growth, gauge, growth, restarts
+from analyzer.bench.read.server_series import acceptance, between, figure_growth, gauge, growth, restarts
 from analyzer.bench.read.server_side import RepliesDrafts, ServerSide, server_side
 from analyzer.bench.read.stage_facts import PageReading, StageFacts, requests, stages
 from kvt_async.bench.scrape import Sampler, parse_page, search_page
@@ -268,3 +268,14 @@ def test_what_was_drafted_between_two_readings_is_a_point_over_time(stage: tuple
     assert acceptance(facts) == [("s", 20, 0.5)]
     assert gauge(facts, FIGURES["waiting"]) == [("s", 0, 0.0), ("s", 10, 3.0), ("s", 20, 0.0)]
     assert figure_growth(facts, FIGURES["preemptions"]) == 1
+
+
+def test_a_part_of_a_stage_has_the_growth_and_the_readings_of_its_own_time(
+    stage: tuple[StageFacts, pl.DataFrame],
+) -> None:
+    states = enumerate([BEFORE, DURING, AFTER, replace(AFTER, preempted=9)])
+    pages = [PageReading("s", "during", n * 10, "e", search_page(vllm(now)), None) for n, now in states]
+    part = between(replace(stage[0], samples=tuple(pages)), "s", from_ns=15, to_ns=25)
+    assert figure_growth(part, FIGURES["preemptions"]) == 1
+    assert gauge(part, FIGURES["waiting"]) == [("s", 20, 0.0)]
+    assert between(part, "t", 0, 99).samples == ()

@@ -196,6 +196,9 @@ def serve(
     prefill_cache_mb: Annotated[
         int, typer.Option(min=0, help="Memory for prefills kept for their other budgets.")
     ] = 1024,
+    prefix_block: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Reuse prompts' beginnings in blocks of N tokens; 0: whole prompts.")
+    ] = 0,
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 429.")] = 4096,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="numpy, or kvpress: any causal LM under any press (extra kvpress).")
@@ -220,11 +223,11 @@ def serve(
 
     Example: kvt serve --backend kvpress --model meta-llama/Llama-3.1-8B-Instruct
     """
-    from kvt_async.serve import chosen_backend, launch
+    from kvt_async.serve import ServerRoom, chosen_backend, launch
 
     chosen = chosen_backend(backend, model, press, device, dtype)
-    room = {"prefill_cache_mb": prefill_cache_mb, "max_queue": max_queue}
-    launch(host, port, model=model, kvpress=chosen, plugins=plugin or [], **room)
+    room = ServerRoom(prefill_cache_mb, prefix_block, max_queue)
+    launch(host, port, model=model, kvpress=chosen, plugins=plugin or [], room=room)
 
 
 @app.command()

@@ -16,6 +16,19 @@ class KvpressOptions:
     dtype: str = "auto"  # the checkpoint's own; float32 on a CPU
 
 
+@dataclass(frozen=True, slots=True)
+class ServerRoom:
+    """What a server may hold: prefills kept for later requests, in which whole prompts are found and, in blocks of
+    `prefix_block` tokens (0: not), their beginnings; and requests that wait."""
+
+    prefill_cache_mb: int = 1024
+    prefix_block: int = 0
+    max_queue: int = 4096
+
+
+ROOM = ServerRoom()
+
+
 def chosen_backend(
     backend: str, model: str | None, press: str | None, device: str | None, dtype: str | None
 ) -> KvpressOptions | None:
@@ -52,8 +65,7 @@ def launch(
     port: int,
     *,
     model: str | None = None,
-    prefill_cache_mb: int = 1024,
-    max_queue: int = 4096,
+    room: ServerRoom = ROOM,
     kvpress: KvpressOptions | None = None,
     plugins: Sequence[str] = (),
 ) -> None:
@@ -65,4 +77,4 @@ def launch(
     from kvt_async.serve.process import load_plugins, serve  # first: it chooses numpy's threads
 
     load_plugins(plugins)
-    serve(host, port, model=model, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)
+    serve(host, port, model=model, room=room, kvpress=kvpress)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from kvt_async.contract.errors import KvtError
-from kvt_async.serve import chosen_backend
+from kvt_async.serve import ServerRoom, chosen_backend
 from kvt_async.serve.process import load_plugins, serve
 
 
@@ -13,6 +13,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free port")
     parser.add_argument("--prefill-cache-mb", type=int, default=1024)
+    parser.add_argument("--prefix-block", type=int, default=0, help="tokens of a block of reused beginnings; 0: none")
     parser.add_argument("--max-queue", type=int, default=4096)
     parser.add_argument("--backend", default="numpy", help="numpy or kvpress")
     parser.add_argument("--model", "--model-dir", default=None, help="a folder or a .gguf file; kvpress: or a hub name")
@@ -28,8 +29,7 @@ def main() -> int:
             args.host,
             args.port,
             model=args.model,
-            prefill_cache_mb=args.prefill_cache_mb,
-            max_queue=args.max_queue,
+            room=ServerRoom(args.prefill_cache_mb, args.prefix_block, args.max_queue),
             kvpress=kvpress,
         )
     except KvtError as problem:

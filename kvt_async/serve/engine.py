@@ -14,7 +14,7 @@ from kvt_async.serve.backend import About
 from kvt_async.serve.cache import KVCache, Positions, Prefill, PrefillStore
 from kvt_async.serve.catalogue import Catalogue, broken
 from kvt_async.serve.kv_request import REFERENCE
-from kvt_async.serve.model import Llama
+from kvt_async.serve.model import QUERY_BLOCK, Llama
 from kvt_async.serve.model_files import model_files
 from kvt_async.serve.policies import Choice
 from kvt_async.serve.prompt_format import ChatTemplate
@@ -29,12 +29,17 @@ class Engine:
 
     policies: Catalogue = REFERENCE
 
-    def __init__(self, path: Path, prefill_cache_bytes: int, model_name: str | None = None) -> None:
-        """`path`: a Hugging Face folder or a GGUF file. Raises ConfigError for a model that can't be served."""
+    def __init__(
+        self, path: Path, prefill_cache_bytes: int, model_name: str | None = None, prefix_block: int = 0
+    ) -> None:
+        """`path`: a Hugging Face folder or a GGUF file; `prefix_block`: tokens of a block of which a prompt's beginning
+        is found in kept prefills, 0: only whole prompts are. Raises ConfigError for a model that can't be served."""
         self._files = files = model_files(path)
         self.tokenizer = Tokenizer(files)  # first: a model without one costs no minutes
-        self.model = Llama(files)
-        self.store = PrefillStore(prefill_cache_bytes)
+        # Rows are read together block by block: what begins at a block's edge is computed as if all had been read.
+        self.model = Llama(files, prefix_block or QUERY_BLOCK)
+        self.store = PrefillStore(prefill_cache_bytes, prefix_block)
+        self._found_tokens = 0  # of the newest prompt's beginning, in a kept prefill
         c = self.model.config
         self.about = About(
             model_name or path.resolve().name,
@@ -69,10 +74,15 @@ class Engine:
 
     def prefill(self, ids: Ints) -> tuple[Prefill, bool]:
         """The prompt's prefill and whether it was kept from an earlier request."""
+        self._found_tokens = 0
 
         def compute() -> Prefill:
             cache = KVCache.empty(self.model.config, len(ids))
-            return Prefill(ids, cache, self.model.extend(cache, ids, 0))
+            beginning, n = self.store.beginning(ids)
+            if beginning is not None:
+                cache.load(beginning, None, n)
+            self._found_tokens = n
+            return Prefill(ids, cache, self.model.extend(cache, ids[n:], n))
 
         return self.store.get(ids, compute)
 
@@ -109,6 +119,7 @@ class Engine:
         held.hold(self._cache.length)
         n_bytes = self._cache.length * self.about.token_bytes
         usage = Usage(kv.policy, kv.mode, kv.when, len(ids), compressible, keep, n_bytes, cached, held=held)
+        usage = replace(usage, cached_tokens=len(ids) if cached else self._found_tokens)
         return logits, usage
 
 

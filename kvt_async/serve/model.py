@@ -32,8 +32,10 @@ class Observation:
 class Llama:
     """The model and its scratch memory: for one thread at a time."""
 
-    def __init__(self, files: ModelFiles) -> None:
-        self.config = c = LlamaConfig.read(files)
+    def __init__(self, files: ModelFiles, query_block: int = QUERY_BLOCK) -> None:
+        """`query_block`: rows of a prompt that are read together; other numbers round differently."""
+        self.config, self.query_block = LlamaConfig.read(files), query_block
+        c = self.config
         self.weights = read_weights(files, c)
         self.q_width, self.kv_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         self.group = c.n_heads // c.n_kv_heads
@@ -43,7 +45,7 @@ class Llama:
         self._positions = 0  # of the rotation tables, which grow as longer texts come
         self._cos = self._sin = self._cos_row = self._sin_row = np.empty((0, 0), np.float32)
         self._reach(min(c.max_positions, FIRST_POSITIONS))
-        self._causal = np.triu(np.full((QUERY_BLOCK, QUERY_BLOCK), -np.inf, np.float32), 1)
+        self._causal = np.triu(np.full((query_block, query_block), -np.inf, np.float32), 1)
 
     def _reach(self, positions: int) -> None:
         """Have the rotations of so many positions."""
@@ -61,8 +63,8 @@ class Llama:
 
     def extend(self, cache: KVCache, ids: Ints, position: int) -> F32:
         """Append `ids`, the first at `position`, to the cache; return the logits after the last one, [vocab]."""
-        for start in range(0, len(ids), QUERY_BLOCK):
-            block = ids[start : start + QUERY_BLOCK]
+        for start in range(0, len(ids), self.query_block):
+            block = ids[start : start + self.query_block]
             last = start + len(block) == len(ids)
             x = self._block(cache, block, position + start, only_last_row=True, need_output=last)
         logits: F32 = self._logits(x[-1:])[0]
@@ -80,7 +82,8 @@ class Llama:
     def logits(self, ids: Ints) -> F32:
         """Logits after every position of a prompt read from nothing, [len(ids), vocab]."""
         cache = KVCache.empty(self.config, len(ids))
-        blocks = [ids[start : start + QUERY_BLOCK] for start in range(0, len(ids), QUERY_BLOCK)]
+        rows = self.query_block
+        blocks = [ids[start : start + rows] for start in range(0, len(ids), rows)]
         return np.concatenate([self._logits(self._block(cache, block, cache.length)) for block in blocks])
 
     def observe(self, cache: KVCache, ids: Ints, first: int) -> Iterator[Observation]:
@@ -88,8 +91,8 @@ class Llama:
 
         Every entry of the cache must be in place (nothing evicted); the cache is not changed.
         """
-        for row in range(first, len(ids), QUERY_BLOCK):
-            block = ids[row : min(row + QUERY_BLOCK, len(ids))]
+        for row in range(first, len(ids), self.query_block):
+            block = ids[row : min(row + self.query_block, len(ids))]
             seen: list[Observation] = []
             view = KVCache(cache.keys, cache.values, row)
             self._block(view, block, row, append=False, observed=seen)

@@ -40,7 +40,7 @@ class ServerMetrics:
             "kvt:kv_compressions_total", "Compressions while generating, by policy.", labels, "policy"
         )
         cache_config = labels | {
-            "block_size": "1",
+            "block_size": str(store.block or 1),
             "cache_dtype": engine.about.cache_dtype,
             "enable_prefix_caching": str(store.limit_bytes > 0),
             "num_gpu_blocks": "0",
@@ -65,7 +65,7 @@ class ServerMetrics:
             ),
             Reading(
                 "vllm:prefix_cache_hits_total",
-                "Prompt tokens found there (whole prompts only).",
+                "Prompt tokens found there: whole prompts or, with --prefix-block, beginnings.",
                 labels,
                 lambda: store.hit_tokens,
                 "counter",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.packaged_models import packaged_model
-from kvt_async.serve import KvpressOptions
+from kvt_async.serve import ROOM, KvpressOptions, ServerRoom
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -24,6 +24,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VEC
     os.environ.setdefault(_name, "1")
 
 STOP_GRACE_S = 1.0
+MOST_PREFIX_BLOCK = 512
 IDLE_S = 30.0  # a connection with no request under way, or with half of a head, is closed
 
 
@@ -32,8 +33,7 @@ def serve(
     port: int = 8000,
     *,
     model: str | None = None,
-    prefill_cache_mb: int = 1024,
-    max_queue: int = 4096,
+    room: ServerRoom = ROOM,
     kvpress: KvpressOptions | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -46,29 +46,35 @@ def serve(
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"{port} is no port", where="--port", do="Choose 1 to 65535, or 0 for any free one.")
-    if prefill_cache_mb < 0 or max_queue < 1:
+    if not 0 <= room.prefix_block <= MOST_PREFIX_BLOCK:
         raise ConfigError(
-            f"--prefill-cache-mb {prefill_cache_mb} or --max-queue {max_queue} is out of range",
+            f"--prefix-block {room.prefix_block} is out of range", do=f"Choose 1 to {MOST_PREFIX_BLOCK}, or 0 for none."
+        )
+    if room.prefix_block and kvpress is not None:
+        raise ConfigError("--prefix-block belongs to the numpy backend", do="Leave it out.")
+    if room.prefill_cache_mb < 0 or room.max_queue < 1:
+        raise ConfigError(
+            f"--prefill-cache-mb {room.prefill_cache_mb} or --max-queue {room.max_queue} is out of range",
             do="Keep the cache at 0 or more and the queue at 1 or more.",
         )
 
     def make() -> "tuple[web.Application, str]":
         from kvt_async.serve.app import application
 
-        engine = _numpy_engine(model, prefill_cache_mb) if kvpress is None else _kvpress_engine(kvpress)
-        return application(engine, max_queue=max_queue, names=[host]), _capacity(engine)
+        engine = _numpy_engine(model, room) if kvpress is None else _kvpress_engine(kvpress)
+        return application(engine, max_queue=room.max_queue, names=[host]), _capacity(engine)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(host, port, make, ready))
 
 
-def _numpy_engine(model: str | None, prefill_cache_mb: int) -> "Backend":
+def _numpy_engine(model: str | None, room: ServerRoom) -> "Backend":
     from kvt_async.serve.engine import Engine
     from kvt_async.serve.weights import REFERENCE_DIR
 
     packaged = packaged_model(model) if model else None
     path = packaged or (Path(model) if model else REFERENCE_DIR)
-    return Engine(path, prefill_cache_mb << 20, model if packaged else None)
+    return Engine(path, room.prefill_cache_mb << 20, model if packaged else None, room.prefix_block)
 
 
 def _capacity(engine: "Backend") -> str:

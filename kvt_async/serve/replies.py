@@ -23,7 +23,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.prompt_tokens if usage.prefill_cached else 0},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "kv": {
             "policy": usage.policy,
             "mode": usage.mode,

@@ -66,6 +66,7 @@ class Usage:
     prefill_cached: bool
     completion_tokens: int = 0
     held: Held = field(default_factory=Held)
+    cached_tokens: int = 0  # of the prompt, those whose entries were kept from earlier requests
 
     @property
     def kept_fraction(self) -> float:

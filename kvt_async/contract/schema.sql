@@ -314,7 +314,7 @@ CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the clie
     send_lag_p99_ms REAL,                       -- permit granted to first byte written
     cpu_share       REAL NOT NULL,              -- of one core, while requests were in flight
     gc_pause_max_ms REAL NOT NULL,              -- worst garbage-collection pause
-    detail_json     TEXT NOT NULL,
+    detail_json     TEXT NOT NULL,              -- with `live`: so far, written every few seconds while the session sends
     PRIMARY KEY (session_id, created_at)
 ) STRICT;
 
@@ -427,7 +427,8 @@ CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page
     took_ms      REAL NOT NULL,                 -- the scrape itself
     taken_at     TEXT NOT NULL,
     endpoint     TEXT NOT NULL,                 -- URL of the page, credentials removed
-    metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}; NULL: failed
+    metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}, during a stage
+                                                --   known counters and gauges alone; NULL: failed
     error        TEXT,                          -- why the scrape failed; NULL: it didn't
     PRIMARY KEY (session_id, n)
 ) STRICT;

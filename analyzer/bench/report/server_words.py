@@ -63,14 +63,16 @@ def screen_rows(named: Sequence[tuple[str, StageResult]]) -> list[list[str]]:
 
 
 def warnings(points: Sequence[Point]) -> list[str]:
-    """A sentence each about the loads where the server ran out of KV cache, or served others too."""
-    took_back, full, others = [], [], []
+    """A sentence each about the loads where a server ran out of KV cache, began anew, or served others too."""
+    took_back, full, others, begun_anew = [], [], [], []
     for point in points:
         sides = [result.server for result in point.results if result.server is not None]
         if n := sum(side.took_back for side in sides):
             took_back.append(f"{point.load} ({n:,.0f} requests)")
         elif any(side.kv_is_full for side in sides):
             full.append(point.load)
+        if any(side.n_restarts for side in sides):
+            begun_anew.append(point.load)
         if n := sum(side.of_others or 0 for side in sides):
             others.append(f"{point.load} ({n:,} requests)")
         elif n := sum(side.tokens_of_others or 0 for side in sides if side.of_others is None):
@@ -79,6 +81,7 @@ def warnings(points: Sequence[Point]) -> list[str]:
         "the server took the KV cache of running requests back at {}: latencies there are those of a cache that is too "
         "small for the load.": took_back,
         "the server's KV cache was full at {}: requests there waited for room in it.": full,
+        "a server was started again during {}: it was empty and cold then.": begun_anew,
         "the server was not alone with this bench: it answered others at {}.": others,
     }
     return ["WARNING: " + text.format(", ".join(loads)) for text, loads in sentences.items() if loads]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,10 +16,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.bench.figures.points import points
+from analyzer.bench.figures.stage_results import result_of
 from analyzer.bench.read.request_metrics import with_metrics
 from analyzer.bench.read.server_series import acceptance, between, figure_growth, gauge, growth, restarts
 from analyzer.bench.read.server_side import RepliesDrafts, ServerSide, server_side
 from analyzer.bench.read.stage_facts import PageReading, StageFacts, requests, stages
+from analyzer.bench.report.server_words import warnings
 from kvt_async.bench.scrape import Sampler, parse_page, search_page
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.formulas.server_figures import FIGURES, FigureKind
@@ -279,3 +283,23 @@ def test_a_part_of_a_stage_has_the_growth_and_the_readings_of_its_own_time(
     assert figure_growth(part, FIGURES["preemptions"]) == 1
     assert gauge(part, FIGURES["waiting"]) == [("s", 20, 0.0)]
     assert between(part, "t", 0, 99).samples == ()
+
+
+def test_the_verdict_warns_of_the_loads_where_a_server_had_no_room_or_began_anew(tmp_path: Path) -> None:
+    def load(label: str, before: dict[str, float], after: dict[str, float]) -> Load:
+        return Load(steady(20), label=label, before=before, after=after)
+
+    usage, preempted = "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total"
+    loads = [
+        load("rate 1/s", {usage: 0.2, preempted: 5}, {usage: 0.6, preempted: 5}),
+        load("rate 2/s", {usage: 0.2, preempted: 5}, {usage: 1.0, preempted: 5}),
+        load("rate 4/s", {usage: 0.2, preempted: 5}, {usage: 1.0, preempted: 9}),
+        load("rate 8/s", {usage: 0.2, preempted: 5}, {usage: 0.2, preempted: 0}),
+    ]
+    with closing(write_bench(tmp_path / "k.sqlite", loads)) as conn:
+        seen = points([result_of(conn, stage, 0.05) for stage in stages(conn, GROUP)], 0.05)
+    assert [line.partition(":")[2].partition(":")[0] for line in warnings(seen)] == [
+        " the server took the KV cache of running requests back at rate 4/s (4 requests)",
+        " the server's KV cache was full at rate 2/s",
+        " a server was started again during rate 8/s",
+    ]

@@ -204,16 +204,27 @@ def check(
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail also on what cannot be told.")] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also as JUnit XML, for build servers.")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the config's behavioural assertions; exit 1 when one fails.
+    """The config's assertions of a sweep or a bench; exit 1 when one is proven missed.
 
     Example: kvt check -c sanity
+
+    Example: kvt check -c bench --strict --junit check.xml
     """
     from analyzer.stages import check_stage
 
-    _print(check_stage(settings_from(config, override, print_config, place)), quiet, as_json)
+    answer = check_stage(settings_from(config, override, print_config, place), strict=strict)
+    if junit is not None:
+        from kvt_async.contract.files import write_whole
+
+        write_whole(junit, answer.junit().encode())
+    _print(answer, quiet, as_json)
 
 
 @app.command()

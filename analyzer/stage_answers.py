@@ -170,3 +170,91 @@ class BenchAnswer(StageAnswer):
 
     def json(self) -> Json:
         return stamped({name: value for name, value in self.facts.items() if name != "lines"})
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One assertion: its name, whether it holds, and what was found, in a sentence. `is_open`: neither is proven, and
+    it passes unless the check is strict."""
+
+    name: str
+    kind: str
+    passed: bool
+    finding: str
+    is_open: bool = False
+
+
+@dataclass(frozen=True)
+class CheckAnswer(StageAnswer):
+    """Every assertion with its finding, and what speaks against the results that they look at. `strict`: what cannot be
+    told does not pass."""
+
+    results: list[CheckResult]
+    standing: Standing
+    rescored: str = ""  # says that another metric than the tasks' own made the scores
+    strict: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return all(map(self._passes, self.results)) and not self.standing.exit_code
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.passed else 1
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"ALARM {name}: {says}" for name, says in self.standing.alarms]
+        lines += [self.rescored] if self.rescored else []
+        lines += [f"{self._mark(result)} {result.name}: {result.finding}" for result in self.results]
+        n_open = sum(result.is_open for result in self.results)
+        if n_open and not self.strict:
+            lines.append(f"({n_open} cannot be told, which passes; with --strict it fails)")
+        return lines
+
+    def json(self) -> Json:
+        results = [
+            {
+                "name": result.name,
+                "kind": result.kind,
+                "passed": self._passes(result),
+                "cannot_tell": result.is_open,
+                "finding": result.finding,
+            }
+            for result in self.results
+        ]
+        return {
+            "passed": self.passed,
+            "strict": self.strict,
+            "alarms": self.standing.named,
+            "rescored": self.rescored,
+            "results": results,
+        }
+
+    def junit(self) -> str:
+        """The same as JUnit XML, which build servers show: what cannot be told is skipped, in a strict check failed. An
+        alarm is a case of its own, that failed."""
+        from xml.etree import ElementTree
+
+        cases = [(r.name, r.kind, r.finding, self._passes(r), r.is_open) for r in self.results]
+        cases += [(name, "alarm", says, not self.standing.exit_code, False) for name, says in self.standing.alarms]
+        failures = sum(not passes for *_, passes, _ in cases)
+        skipped = sum(passes and is_open for *_, passes, is_open in cases)
+        counts = {"tests": str(len(cases)), "failures": str(failures), "skipped": str(skipped)}
+        suite = ElementTree.Element("testsuite", {"name": "kvt check", **counts})
+        for name, kind, finding, passes, is_open in cases:
+            case = ElementTree.SubElement(suite, "testcase", name=name, classname=f"kvt.check.{kind}")
+            if not passes:
+                ElementTree.SubElement(case, "failure", message=finding)
+            elif is_open:
+                ElementTree.SubElement(case, "skipped", message=finding)
+            else:
+                ElementTree.SubElement(case, "system-out").text = finding
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+    def _passes(self, result: CheckResult) -> bool:
+        return result.passed and not (self.strict and result.is_open)
+
+    def _mark(self, result: CheckResult) -> str:
+        return "FAIL" if not self._passes(result) else "open" if result.is_open else "ok  "

@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyzer.read.group_connection import open_group
-from analyzer.stage_answers import AnalyzeAnswer, BenchAnswer, ReportAnswer, ScoreAnswer, Standing, VerdictAnswer
+from analyzer.stage_answers import (
+    AnalyzeAnswer,
+    BenchAnswer,
+    CheckAnswer,
+    ReportAnswer,
+    ScoreAnswer,
+    Standing,
+    VerdictAnswer,
+)
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 
 if TYPE_CHECKING:
     from analyzer.results.suite_results import SuiteResults
     from analyzer.summarise.analyze import AnalyzeReport
-    from analyzer.verbs.check import CheckAnswer
     from analyzer.verbs.compare import CompareAnswer
     from analyzer.verbs.compared_groups import GroupsAnswer
     from analyzer.verbs.export import ExportAnswer
@@ -114,21 +121,25 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
     return verified(paths.db, Path(settings.output.data_dir), progress)
 
 
-def check_stage(settings: "Settings") -> "CheckAnswer":
-    """The config's assertions, each with its finding."""
+def check_stage(settings: "Settings", *, strict: bool = False) -> CheckAnswer:
+    """The config's assertions, each with its finding. `strict`: what cannot be told does not pass."""
     from analyzer.results.results import refuse_older
     from analyzer.results.suite_results import read_suite
-    from analyzer.verbs.check import CheckAnswer, assertions_of, check_suite
+    from analyzer.verbs.check import assertions_of, check_suite
 
     if not assertions_of(settings):
         raise ConfigError(
             "this config has no check: section", where="check", do="`kvt check -c sanity --print-config` shows one."
         )
+    if _is_benched(settings):
+        from analyzer.bench.bench_checks import check_bench
+
+        return CheckAnswer(check_bench(settings), Standing((), are_short=False), strict=strict)
     with _open(settings) as group:
         suite = read_suite(group.conn, group.name)
     for task in suite.tasks:
         refuse_older(task)
-    return CheckAnswer(check_suite(suite, settings), _standing(suite), suite.rescored)
+    return CheckAnswer(check_suite(suite, settings), _standing(suite), suite.rescored, strict)
 
 
 def show_stage(

@@ -8,59 +8,26 @@ means, adjusted (Holm) over all budgets and bins that an assertion looks at. A r
 cache scores is known for many tasks and models, and a mean whose whole interval lies outside the expected range fails.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
 from typing import TypeVar
 
 from analyzer.read.drift import refuse_drift
 from analyzer.read.runs import Run
 from analyzer.results.results import Results
 from analyzer.results.suite_results import SuiteResults
-from analyzer.stage_answers import Json, StageAnswer, Standing
+from analyzer.stage_answers import CheckResult
 from analyzer.stats.holm import holm
 from analyzer.store.tables import BinStat, Drop
+from kvt_async.contract.check_settings import Assertion
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
-from kvt_async.contract.settings import Assertion, Settings
+from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CONSTRAINED
 
+MOST_PAIRS = 10_000_000  # beyond it no number is named
 GAIN = "metric/task mismatch or prompt leakage"
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One assertion: its name, whether it holds, and what was found, in a sentence."""
-
-    name: str
-    kind: str
-    passed: bool
-    finding: str
-
-
-@dataclass(frozen=True)
-class CheckAnswer(StageAnswer):
-    """Every assertion with its finding, and what speaks against the results that they look at."""
-
-    results: list[CheckResult]
-    standing: Standing
-    rescored: str = ""  # says that another metric than the tasks' own made the scores
-
-    @property
-    def passed(self) -> bool:
-        return all(result.passed for result in self.results) and not self.standing.exit_code
-
-    @property
-    def exit_code(self) -> int:
-        return 0 if self.passed else 1
-
-    @property
-    def lines(self) -> list[str]:
-        lines = [f"ALARM {name}: {says}" for name, says in self.standing.alarms]
-        lines += [self.rescored] if self.rescored else []
-        return lines + [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in self.results]
-
-    def json(self) -> Json:
-        results = [asdict(result) for result in self.results]
-        return {"passed": self.passed, "alarms": self.standing.named, "rescored": self.rescored, "results": results}
 
 
 @dataclass(frozen=True)
@@ -168,6 +135,10 @@ def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckRes
     if about[0] != about[1]:
         finding = f"not checked: it is about {about[0]}, this is {about[1]}"
         return CheckResult(assertion.name, assertion.kind, True, finding)
+    if assertion.is_of_bench:
+        raise ConfigError(f"check {assertion.name!r} is about a bench, and this group is a sweep", where="check")
+    if assertion.kind == "max_drop":
+        return _max_drop(assertion, rows, settings.analysis.alpha)
     kinds: dict[str, Callable[[Assertion, _Rows], tuple[bool, str]]] = {
         "not_better_than_full": _not_better,
         "no_failures": _no_failures,
@@ -263,6 +234,53 @@ def _max_fail_rate(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
         return False, "nothing has finished there"
     rate, run_id = max(rates, key=lambda pair: pair[0])
     return rate <= value, f"highest failure rate {rate:.3f} ({run_id}), allowed {value:g}"
+
+
+def _max_drop(assertion: Assertion, rows: _Rows, alpha: float) -> CheckResult:
+    """Missed where a drop is proven to be above `value`, kept where all are proven to be below it.
+
+    A series is tested from its smallest budget up and no further than the first that is not proven, so that all its
+    budgets together fail falsely with a chance of alpha/2; that every budget keeps it needs no such order.
+    """
+    value, chosen = _value(assertion), _chosen(assertion, rows.drops)
+    tested = sorted((d for d in chosen if d.drop_ci_low is not None), key=lambda drop: (drop.series, drop.kv_budget))
+    missed = [
+        drop
+        for _, levels in groupby(tested, key=lambda drop: drop.series)
+        for drop in takewhile(lambda level: level.drop_ci_low is not None and level.drop_ci_low > value, levels)
+    ]
+    asked = f"allowed {value:g}, {1 - alpha / 2:g} for each series"
+    if any(_is_interim(drop, rows.results, alpha) for drop in tested):
+        return _open(assertion, f"cannot tell from an interim look, whose intervals are not made for it; {asked}")
+    if missed:
+        return CheckResult(assertion.name, assertion.kind, False, f"{'; '.join(map(_told, missed))}; {asked}")
+    unproven = [drop for drop in tested if drop.drop_ci_high is None or drop.drop_ci_high >= value]
+    if not tested or len(tested) < len(chosen):
+        return _open(assertion, f"cannot tell: a budget could not be paired with full cache; {asked}")
+    if unproven:
+        parts = [_told(drop) + _pairs_to_tell(drop, value) for drop in unproven]
+        return _open(assertion, f"cannot tell: {'; '.join(parts)}; {asked}")
+    return CheckResult(assertion.name, assertion.kind, True, f"{'; '.join(map(_told, tested))}; {asked}")
+
+
+def _open(assertion: Assertion, finding: str) -> CheckResult:
+    return CheckResult(assertion.name, assertion.kind, True, finding, is_open=True)
+
+
+def _is_interim(drop: Drop, results: Results, alpha: float) -> bool:
+    """Whether claims about this drop were made at less than alpha/2, since more data are to come."""
+    verdict = results.verdict(drop.series, drop.bin_idx)
+    gains = verdict.detail.get("gains") if verdict else None
+    return gains is not None and gains["level"] < alpha / 2 * (1 - 1e-9)
+
+
+def _pairs_to_tell(drop: Drop, value: float) -> str:
+    """', about 340 pairs would': intervals narrow with the root of the pairs; '' where none would."""
+    if drop.drop_mean is None or drop.drop_ci_low is None or drop.drop_ci_high is None or drop.drop_mean == value:
+        return ""
+    reach = drop.drop_mean - drop.drop_ci_low if drop.drop_mean > value else drop.drop_ci_high - drop.drop_mean
+    needs = drop.n * (reach / (drop.drop_mean - value)) ** 2
+    return f", about {math.ceil(needs):,} pairs would" if drop.n < needs < MOST_PAIRS else ""
 
 
 def _chosen(assertion: Assertion, rows: Sequence[Row], *, every_bin: bool = False) -> list[Row]:

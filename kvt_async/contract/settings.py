@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.check_settings import Assertion
 from kvt_async.contract.checked_text import valid_headers
 from kvt_async.contract.cluster_settings import Cluster
 from kvt_async.contract.config_section import Count, PathText, Seconds, Section, Url, Written
@@ -197,36 +198,6 @@ class Analysis(Section):
     charts: bool = True  # False: tables and sentences alone, seconds sooner
     prices: Prices | None = None
     serving: Serving | None = None
-
-
-class Assertion(Section):
-    """One behavioural assertion of `kvt check`.
-
-    With `task`, of that task of the group alone. `baseline`: full cache scores within [value, high]; with `model`, only
-    where model.name is that one.
-    """
-
-    name: str
-    kind: Literal["not_better_than_full", "no_failures", "min_accuracy", "max_fail_rate", "flag_gains", "baseline"]
-    budget: float | None = None
-    series: str | None = None
-    bins: list[int] | None = None
-    value: float | None = None
-    high: float | None = None
-    model: str | None = None
-    task: str | None = None
-
-    @model_validator(mode="after")
-    def _baseline_is_a_range(self) -> "Assertion":
-        if self.kind == "baseline" and (
-            self.value is None or self.high is None or not 0 <= self.value < self.high <= 1
-        ):
-            raise ValueError("baseline needs value (low) and high, 0 <= value < high <= 1")
-        if self.kind == "baseline" and (self.budget is not None or self.series is not None):
-            raise ValueError("baseline is about full cache: leave out budget and series")
-        if self.kind != "baseline" and any(given is not None for given in (self.high, self.model)):
-            raise ValueError(f"high and model belong to baseline, not to {self.kind}")
-        return self
 
 
 class TaskEntry(Section):

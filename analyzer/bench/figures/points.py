@@ -194,7 +194,7 @@ def _point(results: list[StageResult], alpha: float) -> Point:
         figures=figures,
         repeats=repeats,
         censored=censored,
-        findings=tuple(_finding(name, limit, results, alpha) for name, limit in stage.slo.items()),
+        findings=tuple(finding_of(name, limit, results, alpha) for name, limit in stage.slo.items()),
         turns=tuple(by_turn(talks)) if talks else (),
         conversations=by_conversation(talks) if talks else None,
     )
@@ -236,13 +236,14 @@ def _pooled(metric: str, results: list[StageResult]) -> Summary:
     return summarise(_values(metric, results), n_beyond)
 
 
-def _values(metric: str, results: list[StageResult]) -> Floats:
+def _values(metric: str, results: Sequence[StageResult]) -> Floats:
     values = np.concatenate([np.empty(0), *(result.values[metric] for result in results)])
     kept: Floats = values[~np.isnan(values)]
     return kept
 
 
-def _finding(name: str, limit: float, results: list[StageResult], alpha: float) -> Finding:
+def finding_of(name: str, limit: float, results: Sequence[StageResult], alpha: float) -> Finding:
+    """Whether an objective, named as in bench.slo, holds over the repeats of a load."""
     objective = Objective.of(name, limit)
     metric = objective.metric
     units = sum(r.n_answered - r.n_empty - r.n_unknown[metric] for r in results) if metric == "itl" else None
@@ -251,4 +252,4 @@ def _finding(name: str, limit: float, results: list[StageResult], alpha: float) 
     return judge(objective, _values(metric, results), n_beyond, alpha, units, n_unknown)
 
 
-__all__ = ["BESIDE", "RATES", "STATS", "Point", "points", "rate_of"]
+__all__ = ["BESIDE", "RATES", "STATS", "Point", "finding_of", "points", "rate_of"]

@@ -109,11 +109,17 @@ def needed(objective: Objective, beyond: int, n: int, alpha: float) -> int | Non
     if objective.stat not in LEVELS:
         return None
     allowed, share = 1 - LEVELS[objective.stat], beyond / n if n else 0.0
-    if share >= allowed:
-        return None
+    return None if share >= allowed else requests_to_tell(allowed, share, alpha)
+
+
+def requests_to_tell(allowed: float, share: float, alpha: float) -> int | None:
+    """Requests with which it would be proven on which side of `allowed` the share of all of them lies, if `share` of
+    them stayed beyond; None where no number would (they are equal, or more than 4 million are needed)."""
 
     def proves(count: int) -> bool:
-        return binomial_cdf(math.floor(share * count), count, allowed) <= alpha / 2
+        if share < allowed:
+            return binomial_cdf(math.floor(share * count), count, allowed) <= alpha / 2
+        return binomial_sf(math.ceil(share * count) - 1, count, allowed) <= alpha / 2
 
     high = 1
     while not proves(high):  # doubling first: one probe costs as much as it has requests

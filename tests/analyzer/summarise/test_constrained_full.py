@@ -11,7 +11,8 @@ from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import check
-from kvt_async.contract.settings import Assertion, Settings
+from kvt_async.contract.check_settings import Assertion
+from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CONSTRAINED
 from tests.analyzer.conftest import Experiment
 

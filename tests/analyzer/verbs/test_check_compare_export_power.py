@@ -23,13 +23,14 @@ from analyzer.verbs.check import GAIN, check, check_suite
 from analyzer.verbs.compare import compare
 from analyzer.verbs.export import export
 from analyzer.verbs.power import Flips, PlanAnswer, plan
+from kvt_async.contract.check_settings import Assertion
 from kvt_async.contract.errors import (
     ConfigError,
     ContractMismatchError,
     MissingPrerequisiteError,
 )
 from kvt_async.contract.load import load_settings
-from kvt_async.contract.settings import Assertion, Settings
+from kvt_async.contract.settings import Settings
 from tests.analyzer.conftest import Experiment
 from tests.analyzer.suite_cases import suite_of
 
@@ -158,6 +159,35 @@ def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment: E
         checked(experiment, [ALL[0] | {"budget": 0.33}], n_per_bin=2)
     with pytest.raises(ConfigError, match="needs a value"):
         checked(experiment, [{"name": "x", "kind": "min_accuracy"}], n_per_bin=2)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "expected"),
+    [
+        (0.1, {}, "missed"),  # 0.2 loses 0.5 of 0.9
+        (0.1, {"budget": 0.5}, "kept"),
+        (0.45, {"budget": 0.2}, "cannot tell"),
+        (0.9, {}, "kept"),
+    ],
+)
+def test_a_drop_fails_a_build_only_where_it_is_proven(
+    experiment: Experiment, allowed: float, asked: dict[str, Any], expected: str
+) -> None:
+    gate = {"name": "loss", "kind": "max_drop", "value": allowed, **asked}
+    (result,) = checked(experiment, [gate], n_per_bin=20, p_correct={1.0: 0.9, 0.5: 0.9, 0.2: 0.4})
+    verdict = "cannot tell" if result.is_open else "kept" if result.passed else "missed"
+    assert verdict == expected, result.finding
+    assert f"allowed {allowed:g}" in result.finding
+
+
+def test_a_series_is_tested_from_its_smallest_budget_up_and_not_beyond_the_first_without_proof(
+    experiment: Experiment,
+) -> None:
+    """A drop at the middle alone is what several tests find by chance."""
+    gate = {"name": "loss", "kind": "max_drop", "value": 0.1}
+    (result,) = checked(experiment, [gate], n_per_bin=20, p_correct={1.0: 0.9, 0.5: 0.4, 0.2: 0.9})
+    assert result.is_open
+    assert "at 0.5 drops" in result.finding
 
 
 def test_check_before_analyze_says_what_to_run(experiment: Experiment) -> None:

@@ -133,6 +133,7 @@ def contract(settings: Settings, workload: Workload) -> Json:
         "bench.body": bench.body,
         "bench.retries": bench.retries,
         "model.name": settings.model.name,
+        **({"bench.models": [model.model_dump() for model in bench.models]} if bench.models else {}),
         "prompt.endpoint": settings.prompt.endpoint,
         "prompt.system_sha256": hashlib.sha256(system.encode()).hexdigest() if system else None,
         "engine.stream": settings.engine.stream,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvt_async.bench import rival_keys
+from kvt_async.bench import option_texts, rival_keys
 from kvt_async.bench.workload_file import workload_overrides
 from kvt_async.contract.bench_output import schema_text, stamped
 from kvt_async.contract.command_line.options import (
@@ -69,6 +69,9 @@ def bench(
     repeats: Annotated[int | None, typer.Option("--repeats", help="Of each load, for intervals.")] = None,
     arrival: Annotated[str | None, typer.Option("--arrival", metavar="constant|poisson|gamma")] = None,
     burstiness: Annotated[float | None, typer.Option("--burstiness", help="gamma: below 1 burstier.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME[=WEIGHT]", help="Several share the requests.")
+    ] = None,
     workload: Annotated[
         str | None, typer.Option("--workload", metavar="FILE", help="Prompts of a file; its kind is seen.")
     ] = None,
@@ -103,10 +106,10 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     shapes = [
-        *_ramp("rate", ramp_rate),
-        *_ramp("concurrency", ramp_concurrency),
-        *_steps("rate", step_rate),
-        *_steps("concurrency", step_concurrency),
+        *option_texts.ramp("rate", ramp_rate),
+        *option_texts.ramp("concurrency", ramp_concurrency),
+        *option_texts.steps("rate", step_rate),
+        *option_texts.steps("concurrency", step_concurrency),
     ]
     loads = (rate, concurrency, sweep_rate, sweep_concurrency, search_rate, replay, sweep_speed, shapes)
     if config is None and not override and not any(loads):
@@ -117,11 +120,11 @@ def bench(
         *_set(
             rate=rate,
             concurrency=concurrency,
-            sweep_rate=_list(sweep_rate, "--sweep-rate"),
-            sweep_concurrency=_list(sweep_concurrency, "--sweep-concurrency"),
+            sweep_rate=option_texts.listed(sweep_rate, "--sweep-rate"),
+            sweep_concurrency=option_texts.listed(sweep_concurrency, "--sweep-concurrency"),
             search_rate=search_rate or None,
             replay=replay or None,
-            sweep_speed=_list(sweep_speed, "--sweep-speed"),
+            sweep_speed=option_texts.listed(sweep_speed, "--sweep-speed"),
             requests=requests,
             duration_s=duration,
             repeats=repeats,
@@ -130,9 +133,10 @@ def bench(
             levels=levels or None,
         ),
         *shapes,
+        *option_texts.models(model or []),
         *(workload_overrides(workload) if workload is not None else []),
-        *_lengths(input_tokens=input_tokens, output_tokens=output_tokens),
-        *(_objective(text) for text in slo or []),
+        *option_texts.lengths(input_tokens=input_tokens, output_tokens=output_tokens),
+        *(option_texts.objective(text) for text in slo or []),
     ]
     settings = _settings(config, rival_keys.settled([*(override or []), *options]), print_config)
     if requests is not None and duration is not None and not quiet:
@@ -272,66 +276,6 @@ def _set(**given: Any) -> list[str]:
 
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _list(text: str | None, option: str) -> str | None:
-    """'1,2,4' -> '[1, 2, 4]'; 'auto' stays."""
-    if text is None or text == "auto":
-        return text
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    for part in parts:
-        try:
-            float(part)
-        except ValueError:
-            raise ConfigError(
-                f"{part!r} is no number", where=option, do=f"Write {option} 1,2,4 or {option} auto."
-            ) from None
-    return f"[{', '.join(parts)}]"
-
-
-def _ramp(of: str, text: str | None) -> list[str]:
-    """'1:20' -> the override of bench.ramp."""
-    if text is None:
-        return []
-    start, end = _pair(text, f"--ramp-{of}", "1:20")
-    return [f"bench.ramp={{of: {of}, start: {start}, to: {end}}}"]
-
-
-def _steps(of: str, text: str | None) -> list[str]:
-    """'2:30,8:30,2:30' -> the override of bench.steps."""
-    if text is None:
-        return []
-    pairs = [_pair(part, f"--step-{of}", "2:30,8:30,2:30") for part in text.split(",") if part.strip()]
-    return [f"bench.steps=[{', '.join(f'{{{of}: {size}, for_s: {seconds}}}' for size, seconds in pairs)}]"]
-
-
-def _pair(text: str, option: str, example: str) -> tuple[str, str]:
-    """The two numbers of '8:30'; seconds may carry their s."""
-    left, sep, right = (part.strip() for part in text.partition(":"))
-    right = right.removesuffix("s")
-    try:
-        float(left), float(right)
-    except ValueError:
-        sep = ""
-    if not sep:
-        raise ConfigError(f"{text!r} is not two numbers", where=option, do=f"Write {option} {example}.")
-    return left, right
-
-
-def _lengths(**given: str | None) -> list[str]:
-    """'128' and '{mean: 300, std: 50}' stay, '128,256' becomes a list to draw from."""
-    return [
-        f"bench.workload.{name}={f'[{text}]' if ',' in text and text.strip()[:1] not in '[{' else text}"
-        for name, text in given.items()
-        if text is not None
-    ]
-
-
-def _objective(text: str) -> str:
-    name, sep, value = text.partition("=")
-    if not sep:
-        raise ConfigError(f"{text!r} is not METRIC=LIMIT", where="--slo", do="Write --slo ttft_p99_ms=500.")
-    return f"bench.slo.{name.strip()}={value.strip()}"
 
 
 def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -150,6 +150,7 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], ce
         "stages_in_sight": stages,
         "more_stages_follow": more,
         "workload": workload.describe(),
+        "models": {model.name: model.weight for model in bench.models},
         "client_ceiling": ceilings,
     }
 
@@ -164,6 +165,10 @@ def _plan_lines(plan: Json) -> list[str]:
         ]
         ceiling = f"; {stage['ceiling']['sentence']}" if stage["ceiling"] else ""
         out.append(f"  {stage['load']}: {', '.join(parts) or 'as many requests as go'}{ceiling}")
+    if plan["models"]:
+        total = sum(plan["models"].values())
+        shares = ", ".join(f"{name} {weight / total:.0%}" for name, weight in plan["models"].items())
+        out.append(f"  models: {shares} of the requests")
     if plan["more_stages_follow"]:
         out.append("  and further loads, chosen by what these show")
     return out

@@ -7,11 +7,12 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from kvt_async.bench.conversations.conversation_workload import conversations_of
 from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
+from kvt_async.bench.request_models import asking, with_model
 from kvt_async.bench.stage import Stage
 from kvt_async.bench.workload import Place, Workload, WorkloadPrompt
 from kvt_async.contract.errors import ConfigError
@@ -88,7 +89,9 @@ class Maker:
             prompts = (
                 self.workload.prompts(places) if conversations is None else conversations.prompts(places, replies or {})
             )
-            for seq, prompt in zip(block, prompts, strict=True):
+            for seq, made in zip(block, prompts, strict=True):
+                details = with_model(self.settings.bench, made.details, self.stage.repeat, seq)
+                prompt = replace(made, details=details)
                 payload = encode(self.settings, prompt, self.stage.run.level)
                 planned.append(
                     PlannedRequest(
@@ -162,6 +165,7 @@ def encode(settings: Settings, prompt: WorkloadPrompt, level: Level) -> Payload:
     extra = {**settings.decoding.extra_body, **fields}
     decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
     size = PromptSize(prompt.input_tokens, None, prompt.context_chars, prompt.context_messages)
+    settings = asking(settings, prompt.details.model)
     return build_payload(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
 
 

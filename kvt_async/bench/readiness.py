@@ -1,10 +1,13 @@
 """Before the first stage: the server is there and takes what we are going to send, and the workload is stored."""
 
 import hashlib
+from dataclasses import replace
+from itertools import product
 
 import orjson
 
 from kvt_async.bench.prepared_requests import encode
+from kvt_async.bench.request_models import asking
 from kvt_async.bench.workload import Place, Workload
 from kvt_async.contract.errors import ServerError
 from kvt_async.records import Json
@@ -20,11 +23,14 @@ async def ready(server: ServerSession, workload: Workload) -> float:
     Raises ServerError where nobody answers or the reply is a failure, ConfigError where request or key is refused.
     """
     settings, latency_s = server.settings, 0.0
-    await handshake.check_server(server.sender, settings, server.endpoints, server.say)
+    models: list[str | None] = [model.name for model in settings.bench.models] or [None]
+    for model in models:
+        await handshake.check_server(server.sender, asking(settings, model), server.endpoints, server.say)
     (prompt,) = workload.prompts([Place(0, "ready" + server.session_id)])  # no measured prompt is warmed by it
     stretch = max(1.0, workload.mean_output_tokens() / max(prompt.output_tokens, 1))
-    for level in server.levels:
-        payload = encode(settings, prompt, level)
+    for level, model in product(server.levels, models):
+        asked = replace(prompt, details=replace(prompt.details, model=model))
+        payload = encode(settings, asked, level)
         for endpoint in level.endpoints:
             attempt = await patiently(server.sender.probe, endpoint, payload)
             refuse(attempt, level.label, settings)

@@ -10,6 +10,7 @@ from kvt_async.contract.config_section import Section
 from kvt_async.contract.conversation_settings import MOST_TURNS, ThinkTimes
 from kvt_async.contract.lengths import MOST_TOKENS, Lengths, Tokens
 from kvt_async.contract.load_shape import LoadShape
+from kvt_async.contract.model_shares import ModelShare, check_models
 from kvt_async.contract.shape_settings import LoadStep, Ramp, steps_shape
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -176,6 +177,7 @@ class Bench(Section):
     drain_s: Seconds | None = None
     retries: bool = False
     workload: WorkloadSettings = WorkloadSettings()
+    models: Annotated[list[ModelShare], AfterValidator(check_models)] = []  # asked by weight instead of model.name
     body: dict[str, Any] = {}
     warm_up: WarmUp = WarmUp()
     slo: dict[str, Positive] = {}
@@ -245,6 +247,8 @@ class Bench(Section):
         if self.replays and self.workload.kind != "trace":
             raise ValueError("replay and sweep_speed need workload.kind: trace, whose timestamps are the schedule")
         self._check_shape()
+        if self.models and self.scored:
+            raise ValueError("answers are scored of one model: leave bench.models out, or do not score")
         if self.search_rate and not self.slo:
             raise ValueError("search_rate needs objectives in slo, e.g. ttft_p99_ms: 500")
         if self.arrival != "gamma" and self.burstiness != 1.0:

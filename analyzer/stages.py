@@ -51,6 +51,12 @@ def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: b
     """Score what is finished and not scored yet; with `recompute` everything, of earlier generations too."""
     from analyzer.scoring.score import score
 
+    if _is_benched(settings):
+        raise ConfigError(
+            "a bench's answers are scored where its loads are compared",
+            where=f"experiment.exp_group_id {settings.experiment.exp_group_id}",
+            do="Run `kvt bench report` with the same config.",
+        )
     with _open(settings, write=True) as group:
         for generation, own, _ in _earlier(group) if recompute and run_id is None else ():
             score(group.conn, group.name, generation=generation, metric=own.analysis.metric, recompute=True)

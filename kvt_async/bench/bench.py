@@ -13,7 +13,7 @@ from kvt_async.bench import client_ceiling, messages
 from kvt_async.bench.bench_invocation import BenchInvocation, BenchOptions, Plan
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.messages import BenchReport
-from kvt_async.bench.scored_prompts import check_scored, store_examples
+from kvt_async.bench.scored_prompts import check_scored, store_examples, with_manifest
 from kvt_async.bench.stage import bench_levels
 from kvt_async.bench.traces.trace_workload import paced
 from kvt_async.bench.workload import Workload, load_workload
@@ -42,9 +42,11 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
     Raises ConfigError, ContractMismatchError, StoreError, GuardError before anything is sent; ServerError when nobody
     answers at the start. A server that dies later, Ctrl-C and failures are no exceptions: the report says so.
     """
+    say = sayer(options.shows_nothing)
     settings = way_of(settings.kv.apply.via).with_port(with_a_load(settings))
     if settings.bench.scored:
         check_scored(settings)
+    settings = await asyncio.to_thread(with_manifest, settings, say, dry_run=options.dry_run)
     levels = bench_levels(settings)
     for level in levels:
         if level.cuts_prompts:
@@ -55,7 +57,6 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
             )
         check_level(settings, level)
     processes = process_count(settings)
-    say = sayer(options.shows_nothing)
     workload = await asyncio.to_thread(load_workload, settings)
     for line in workload.about:
         say(line)

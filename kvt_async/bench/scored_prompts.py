@@ -2,17 +2,22 @@
 facts of the bench's own database, where a sweep has them.
 """
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from kvt_async.bench.prompt_files import WHERE
 from kvt_async.contract.bench_settings import WorkloadSettings
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import UNPUBLISHED_MAX_TOKENS, Settings
 from kvt_async.data.example_prompt import PromptRule
+from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head, read_items
 from kvt_async.data.manifest_store import store_manifest, stored_id
+from kvt_async.data.prepare import prepare
+from kvt_async.data.tasks import tasks_of
 
 _BENCH_LENGTH = WorkloadSettings().output_tokens  # of a config that says nothing of it
 _OTHER_ENDS = ("ignore_eos", "min_tokens")  # fields that change where an answer ends
@@ -25,7 +30,8 @@ def check_scored(settings: Settings) -> None:
         raise ConfigError(
             f"a workload of kind {work.kind} has nothing to score its answers by",
             where="bench.scored",
-            do="Set bench.workload={kind: manifest, path: .../manifest.json}; `kvt prepare` makes that file.",
+            do="Set bench.workload.kind: manifest; the prompts are then those of this config's `dataset`, or of the "
+            "manifest.json that path names.",
         )
     if work.output_tokens not in (None, _BENCH_LENGTH):
         raise ConfigError(
@@ -41,6 +47,33 @@ def check_scored(settings: Settings) -> None:
                     where=f"{where}.{name}",
                     do=f"Leave it out: --override {where}.{name}=null.",
                 )
+
+
+def with_manifest(settings: Settings, say: Callable[[str], None], *, dry_run: bool) -> Settings:
+    """The settings with the path of their manifest: without one, kind: manifest is the config's own `dataset`, prepared
+    where that was not done yet, and asked as its task is published.
+
+    Raises the errors of the data; MissingPrerequisiteError where a dry run would have to make it.
+    """
+    work = settings.bench.workload
+    if work.kind != "manifest" or work.path is not None:
+        return settings
+    tasks = tasks_of(settings).tasks
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"a bench asks the prompts of one task, and this config has {len(tasks)}",
+            where="tasks",
+            do=f"Name one's file in {WHERE}.",
+        )
+    own = tasks[0].settings
+    file = manifest_path(own.output.data_dir, dataset_id(own))
+    if dry_run and not file.is_file():
+        raise MissingPrerequisiteError(
+            "the prompts are not prepared yet", where=str(file), do="Run `kvt prepare -c CONFIG` first."
+        )
+    path = str(file) if dry_run else str(prepare(own, report=say).path)
+    workload = work.model_copy(update={"path": path})
+    return own.model_copy(update={"bench": own.bench.model_copy(update={"workload": workload})})
 
 
 def check_prompts(settings: Settings, file: Path, head: ManifestHead) -> None:

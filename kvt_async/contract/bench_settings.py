@@ -74,8 +74,9 @@ class WorkloadSettings(Section):
 
     @model_validator(mode="after")
     def _has_its_source(self) -> "WorkloadSettings":
-        if self.kind != "conversations" and (self.kind != "synthetic") != (self.path is not None):
-            raise ValueError("path belongs to kind: manifest, jsonl, trace and conversations; all but the last need it")
+        may_lack_it = self.kind in ("conversations", "manifest")
+        if not may_lack_it and (self.kind != "synthetic") != (self.path is not None):
+            raise ValueError("path belongs to kind: manifest, jsonl, trace and conversations; jsonl and trace need it")
         fields = type(self).model_fields
         for name in OF_TRACES:
             if self.kind != "trace" and getattr(self, name) != fields[name].default:

@@ -13,11 +13,12 @@ from aiohttp import web
 from analyzer.bench.bench_analysis import bench_stages
 from analyzer.verify.verification import verify
 from kvt_async.bench.bench import BenchOptions, run
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 from kvt_async.data.prepare import prepare
 from kvt_async.status import status
-from tests.data.helpers import jsonl_settings
+from tests.bench_output import documented
+from tests.data.helpers import jsonl_settings, write_lines
 from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.worlds import bench_settings, db_of, query
 
@@ -76,6 +77,7 @@ async def test_a_planted_loss_is_found_at_its_load_and_at_no_other(tmp_path: Pat
         "unloaded", "concurrency 2", "concurrency 4", "concurrency 16", "unloaded",
     ]  # fmt: skip
     analysis = bench_stages(settings)
+    documented({name: value for name, value in analysis.items() if name != "lines"})
     rows = {row["load"]: row for row in analysis["quality"]}
     assert {load: row["verdict"] for load, row in rows.items()} == {
         "unloaded": "control", "concurrency 2": "safe", "concurrency 4": "safe", "concurrency 16": "beyond",
@@ -140,3 +142,21 @@ async def test_what_changes_where_answers_end_is_refused_before_anything_is_sent
     with pytest.raises(ConfigError) as caught:
         await run(settings, QUIET)
     assert caught.value.where == where
+
+
+async def test_without_a_path_the_prompts_are_the_configs_own_data_as_their_task_asks_them(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "in.jsonl", ROWS[:8])
+    own = (f"dataset={{name: jsonl, task: mine, path: {data}}}", "binning={n_bins: 1, n_per_bin: 8}")
+    ask = ("bench.scored=true", "bench.workload={kind: manifest}", "bench.concurrency=2", "bench.requests=8")
+    async with on_loopback(WorseWhenBusy()) as url:
+        settings = bench_settings(tmp_path, url, *own, *ask, "analysis.charts=false", "bench.unloaded=1")
+        with pytest.raises(MissingPrerequisiteError, match="not prepared"):
+            await run(settings, BenchOptions(dry_run=True))
+        await run(settings, QUIET)
+        plan = (await run(settings, BenchOptions(dry_run=True, quiet=True))).as_json()
+    assert [(stage["load"], stage["requests"]) for stage in plan["stages_in_sight"]] == [
+        ("unloaded", 8), ("concurrency 2", 8),
+    ]  # fmt: skip
+    (row,) = bench_stages(settings)["quality"]
+    assert (row["n"], row["verdict"]) == (8, "cannot_tell")
+    assert row["n_needed"] > 8, "eight prompts are too few to tell"

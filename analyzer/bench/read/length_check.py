@@ -23,6 +23,7 @@ class LengthCheck:
     chunks are no tokens).
     `n_cut`: prompts of which the server read less than was sent, by more than 8 tokens and 2%; `all_as`: the one count
     that it has for prompts of different lengths (it cuts them there), None: its counts differ as they should.
+    `ends_freely`: replies are to end where the model ends them, for they are scored; what was asked is their limit.
     `estimated`: what was asked of prompts was counted by an estimate, not with the model's tokenizer.
     """
 
@@ -35,6 +36,7 @@ class LengthCheck:
     estimated: bool
     n_cut: int = 0
     all_as: int | None = None
+    ends_freely: bool = False
 
     @property
     def input_share(self) -> float:
@@ -58,7 +60,8 @@ class LengthCheck:
     def output_is_off(self) -> bool:
         """Whether replies are longer or shorter than asked. The server ends them at a whole token, so no tokens are
         allowed for."""
-        return not math.isnan(self.output_share) and abs(self.output_share - 1) > OFF_SHARE
+        is_off = not math.isnan(self.output_share) and abs(self.output_share - 1) > OFF_SHARE
+        return is_off and not self.ends_freely
 
 
 def _is_off(share: float, asked: int, n: int, allowed: float) -> bool:
@@ -84,6 +87,7 @@ def lengths_of(answered: pl.DataFrame, stage: StageFacts) -> LengthCheck:
         str(stage.workload.get("tokenizer", "")).startswith(_APPROX),
         int(cut.sum()),
         one_count,
+        "scored" in stage.plan,
     )
 
 
@@ -99,6 +103,7 @@ def together(parts: Sequence[LengthCheck]) -> LengthCheck:
         estimated=any(part.estimated for part in parts),
         n_cut=sum(part.n_cut for part in parts),
         all_as=next(iter({part.all_as for part in parts})) if len({part.all_as for part in parts}) == 1 else None,
+        ends_freely=all(part.ends_freely for part in parts),
     )
 
 

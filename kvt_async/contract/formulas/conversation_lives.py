@@ -83,6 +83,7 @@ def conversation_lives(
             started=total(np.ones(turns.n))[order],
             idle=total(idle)[order],
             life=life[order],
+            ended=turns.finished,
         ),
     )
 

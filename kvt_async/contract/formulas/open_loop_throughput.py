@@ -116,8 +116,9 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     kept_up = Rate(kept * answered, math.hypot(error, answered_error), df, n - 1.0)
     behind = Rate(kept, error, df).bound(LEVEL) < KEPT_UP
     if behind:  # then what came out is what the server can do, whatever went in
-        done = float(np.diff(over[[0, -1]])[0]) / seconds * each
-        error = max(_walk(over) * each / max(done * seconds, 1.0), floor(n))
+        ended = over if lives.talks is None else _by(lives.talks.ended, grid)
+        done = float(np.diff(ended[[0, -1]])[0]) / seconds
+        error = max(_walk(ended) / max(done * seconds, 1.0), floor(n))
     else:
         done = arrivals.value * kept
     requests = Rate(done * answered, math.hypot(error, answered_error), df, seconds)

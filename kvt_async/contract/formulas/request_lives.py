@@ -63,13 +63,14 @@ class Lives:
 class Talks:
     """What conversations have that requests don't, arrays of shape [n]: see `Lives.answered`, `started` and `idle`.
 
-    `life`: seconds as they would have been had the load lasted to the end of each.
+    `life`: seconds as they would have been had the load lasted to the end of each. `ended` [m]: when each turn had.
     """
 
     answered: Floats
     started: Floats
     idle: Floats
     life: Floats
+    ended: Floats
 
 
 def lives_of(columns: dict[str, Floats], chunks: Sequence[bytes | None] | None) -> Lives:

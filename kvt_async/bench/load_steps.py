@@ -6,6 +6,7 @@ from typing import Literal
 
 import orjson
 
+from kvt_async.bench import length_draws
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.load_shape import LoadShape, words
 
@@ -28,6 +29,7 @@ class Load:
     pace_per_s: float | None = field(default=None, compare=False)  # of a replay: mean arrivals a second, where known
     unloaded: bool = False  # one at a time, no load: what answers under load are compared with
     shape: LoadShape | None = None  # None: it does not change
+    each: float = field(default=1.0, compare=False)  # requests that an arrival brings, as far as the config says it
 
     @property
     def is_open(self) -> bool:
@@ -35,8 +37,8 @@ class Load:
 
     @property
     def requests_per_s(self) -> float | None:
-        """Planned arrivals a second, of a replay in the mean; None: a closed loop, or not known."""
-        return self.rate_per_s if self.rate_per_s is not None else self.pace_per_s
+        """Planned requests a second, of a replay in the mean; None: a closed loop, or not known."""
+        return self.rate_per_s * self.each if self.rate_per_s is not None else self.pace_per_s
 
     @property
     def size(self) -> float:
@@ -67,12 +69,13 @@ UNLOADED = Load(concurrency=1, unloaded=True)
 
 def load_of(bench: Bench, size: float, *, is_open: bool) -> Load:
     """A load of the config's kind; rates are rounded to four figures, so that labels say what was sent."""
-    of: Begun = "requests"
-    if bench.workload.kind == "conversations":
-        of = "conversations"
+    of: Begun = "conversations" if bench.workload.kind == "conversations" else "requests"
+    is_made = of == "conversations" and bench.workload.path is None
+    each = length_draws.mean(bench.workload.turns) if is_made else 1.0
     if not is_open:
-        return Load(concurrency=max(1, round(size)), of=of)
-    return Load(rate_per_s=float(f"{size:.4g}"), arrival=bench.arrival, burstiness=bench.burstiness, of=of)
+        return Load(concurrency=max(1, round(size)), of=of, each=each)
+    rate = float(f"{size:.4g}")
+    return Load(rate_per_s=rate, arrival=bench.arrival, burstiness=bench.burstiness, of=of, each=each)
 
 
 def replay_of(speed: float) -> Load:

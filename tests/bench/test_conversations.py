@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.bench_analysis import bench_stages, measured
+from analyzer.bench.read.stage_facts import stages
+from analyzer.bench.report.conversation_tables import CHART
+from analyzer.charts.style import WIDE
+from analyzer.read.snapshot import snapshot
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from tests.bench.test_bench import outcomes, started
 from tests.servers.openai_server import Counting, FailingAfterTheFirst, FakeServer, Script, on_loopback
-from tests.worlds import bench_settings, check_invariants, query
+from tests.worlds import bench_settings, check_invariants, db_of, page_of, query
 
 QUIET = BenchOptions(quiet=True)
 TALKS = (
@@ -186,7 +191,8 @@ async def test_figures_by_turn_say_what_the_prompts_share_and_what_the_cache_hel
         settings = bench_settings(tmp_path, url, "bench.concurrency=3", *TALKS, "bench.requests=60",
                                   "bench.workload.turns={value: 5}")  # fmt: skip
         await run(settings, QUIET)
-    (point,) = bench_stages(settings)["points"]
+    answer = bench_stages(settings)
+    (point,) = answer["points"]
     turns, talked = point["turns"], point["conversations"]
     assert [(turn["turn"], turn["n"]) for turn in turns] == [(0, 12), (1, 12), (2, 12), (3, 24)]
     assert turns[0]["cached_share"] == turns[0]["shared_share"] == 0
@@ -198,6 +204,15 @@ async def test_figures_by_turn_say_what_the_prompts_share_and_what_the_cache_hel
     assert (talked["n"], talked["n_whole"], talked["turns_mean"]) == (12, 12, 5)
     spans = [(turns[-1][2] - turns[0][1]) / 1e9 for turns in talks(settings).values() if turns[0][5] == "measured"]
     assert talked["duration_p50_s"] == pytest.approx(sorted(spans)[len(spans) // 2], rel=0.25)
+    assert any(line.startswith("3 users, 3+") and "24/24" in line for line in answer["lines"])
+    assert any("12 conversations of 5 turns, 12 whole" in line for line in answer["lines"])
+    page = page_of(answer)
+    assert "### Turn by turn" in page
+    assert "a prefix cache" not in page.partition("## Loads")[0]  # nothing to warn of: later turns are to be cached
+    with snapshot(connect_for_reading(db_of(settings))) as conn:
+        _, points, _ = measured(conn, stages(conn, "b"), 0.05)
+    (rows,) = CHART.draw(points, WIDE).datasets.values()
+    assert str(rows).count("turn") == 4 * 4  # turns, and p50, p99, cached and seen before of each
 
 
 async def test_a_closed_loop_by_duration_lets_begun_conversations_end(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def audit(stage: StageFacts, frame: pl.DataFrame) -> Audit | None:
     """How the schedule of a stage was kept; None for a closed loop, which has none."""
     if stage.loop != "open":
         return None
+    frame = frame.filter(_is_scheduled())
     lag = summarise(frame.filter(pl.col("phase") == "measured")["send_lag_s"].to_numpy())
     planned, sent, seconds_planned, seconds_sent, dispersions = 0, 0, 0.0, 0.0, []
     for window in stage.windows:
@@ -66,6 +67,12 @@ def audit(stage: StageFacts, frame: pl.DataFrame) -> Audit | None:
         n_late=sum(window.n_late for window in stage.windows),
         n_held=sum(window.n_held for window in stage.windows),
     )
+
+
+def _is_scheduled() -> pl.Expr:
+    """Not a later turn of a conversation, which is due when the one before has ended."""
+    first = pl.col("turn_idx").min().over("session_id", "conversation_idx")
+    return pl.col("conversation_idx").is_null() | (pl.col("turn_idx") == first)
 
 
 def dispersion(instants: np.ndarray) -> float:

@@ -19,6 +19,11 @@ DEFINITIONS = (
     ),
     ("latency", "start to last text"),
     (
+        "turn",
+        "a request of a conversation; a later one is due when the reply before it has ended and its user has thought. "
+        "In an open loop it counts from that instant, in a closed one from its first byte; own delay is the difference",
+    ),
+    (
         "done/s",
         "answered requests per second. Closed loop: requests in flight / mean life (Little's law), over those "
         "that began once every place had been used; open loop: arrivals per second, times the share that came out as "

@@ -133,7 +133,7 @@ def _alarm(points: Sequence[Point]) -> str:
     parts = []
     if any(point.partial for point in points):
         parts.append("PARTIAL: requests are still to be sent.")
-    if any(point.cache in (CacheState.WARM, CacheState.MIXED) for point in points):
+    if any(point.cache in (CacheState.WARM, CacheState.MIXED) and not point.turns for point in points):
         parts.append("Prompts came in part from the server's prefix cache.")
     by_status: dict[str, list[str]] = {}
     for point in points:

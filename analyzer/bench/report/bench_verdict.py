@@ -101,6 +101,8 @@ def _what(points: Sequence[Point]) -> str:
         return text + "".join(f"; {objective(finding)}" for finding in point.findings) + "."
     begins = knee(points)
     unit = "requests/s" if points[0].loop == "open" else "in flight"
+    if points[0].turns:
+        unit = "conversations/s" if points[0].loop == "open" else "users"
     parts = [_knee_words(points, begins, unit)] if begins else []
     if (within := highest_within(points)) is not None:
         parts.append(_within_words(points, within, unit))

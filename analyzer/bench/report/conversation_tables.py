@@ -12,11 +12,13 @@ from analyzer.bench.figures.points import Point
 from analyzer.bench.report.bench_charts import BenchChart
 from analyzer.bench.report.bench_verdict import columns, name_of
 from analyzer.bench.report.numbers import ms, plain
-from analyzer.charts.compose import layer
+from analyzer.charts.compose import facet, unit
 from analyzer.charts.style import PALETTE, ChartSize, empty, records
 from analyzer.results.text_table import Table, table
 
-MOST_PANELS = 4  # loads in the chart, lowest and highest among them
+MOST_LINES = 4  # loads in the chart
+TTFT, SHARE = "TTFT, ms", "share of the prompt, %"  # its panels
+DASHES = {"p50": [1, 0], "cached": [1, 0], "p99": [4, 3], "seen before": [4, 3]}
 
 
 def lines(points: Sequence[Point]) -> list[str]:
@@ -115,51 +117,55 @@ def talks(points: Sequence[Point]) -> Table:
 
 
 def ttft_by_turn(points: Sequence[Point], size: ChartSize) -> Any:
-    """TTFT p50 and p99 of each turn, and how much of its prompt the server had cached."""
+    """TTFT p50 and p99 of each turn; beside it how much of its prompt was cached, and how much was seen before."""
     talks = [point for point in points if point.turns]
-    step = max(1, -(-len(talks) // MOST_PANELS))
+    step = max(1, -(-len(talks) // MOST_LINES))
     rows = [
-        {
-            "load": name_of(point),
-            "turn": of.title,
-            "ms": of.summaries["ttft"].stat(stat) * 1000,
-            "stat": stat,
-            "cached": _percent(of),
-        }
+        {"load": name_of(point), "turn": of.title, "panel": panel, "line": line, "value": value}
         for point in talks[::step]
         for of in point.turns
-        for stat in ("p50", "p99")
-        if not math.isnan(of.summaries["ttft"].stat(stat))
+        for panel, line, value in _lines(of)
+        if value is not None and not math.isnan(value)
     ]
     if not rows:
         return empty("No turn was answered.", size)
     frame = pl.DataFrame(rows)
     names = frame["load"].unique(maintain_order=True).to_list()
     colours = alt.Scale(domain=names, range=PALETTE[: len(names)])
-    legend = alt.Legend(columns=1 if size.narrow else 4, labelLimit=size.width - 30)
-    base = alt.Chart(records(frame, *frame.columns)).encode(
-        x=alt.X("turn:N", title="turn; the shares are cached", sort=None, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("ms:Q", title="TTFT, ms"),
-        color=alt.Color("load:N", sort=names, title=None, scale=colours, legend=legend),
-        strokeDash=alt.StrokeDash("stat:N", title=None, sort=["p50", "p99"]),
-        tooltip=["load:N", "turn:N", "stat:N", alt.Tooltip("ms:Q", format=",.1f"), "cached:N"],
+    legend = alt.Legend(
+        columns=1 if size.narrow else 4, labelLimit=size.width - 30, symbolType="stroke", symbolStrokeWidth=3
     )
-    marks = base.mark_point(filled=True, size=50)
-    shares = base.transform_filter("datum.stat == 'p50'").mark_text(dy=-10, fontSize=10).encode(text="cached:N")
-    return layer(base.mark_line(strokeWidth=1.6), marks, shares, width=size.width, height=220)
+    dashes = alt.Scale(domain=list(DASHES), range=list(DASHES.values()))
+    drawn = (
+        alt.Chart(records(frame, *frame.columns))
+        .mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=40))
+        .encode(
+            x=alt.X("turn:N", title="turn", sort=None, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("value:Q", title=None),
+            color=alt.Color("load:N", sort=names, title=None, scale=colours, legend=legend),
+            strokeDash=alt.StrokeDash("line:N", scale=dashes, legend=None),
+            tooltip=["load:N", "turn:N", "line:N", alt.Tooltip("value:Q", format=",.4~g")],
+        )
+        .properties(width=size.width if size.narrow else (size.width - 80) // 2, height=220)
+    )
+    panels = alt.Facet("panel:N", sort=[TTFT, SHARE], title=None)
+    return facet(unit(drawn), panels, columns=1 if size.narrow else 2, resolve={"scale": {"y": "independent"}})
+
+
+def _lines(of: TurnStats) -> list[tuple[str, str, float | None]]:
+    """(panel, line, value) of a turn."""
+    ttft = [(TTFT, stat, of.summaries["ttft"].stat(stat) * 1000) for stat in ("p50", "p99")]
+    shares = [("cached", of.cached_share), ("seen before", of.shared_share)]
+    return [*ttft, *((SHARE, line, None if value is None else value * 100) for line, value in shares)]
 
 
 CHART = BenchChart(
     "bench_ttft_by_turn",
     "Time to first token, turn by turn",
-    "Solid p50, dashed p99, a colour a load; the share beside a point is how much of the prompt came out of the prefix "
-    "cache, as the server says. A later turn's prompt is longer: where the cache holds it, TTFT should hardly grow.",
+    "Left: solid p50, dashed p99. Right: how much of the prompt came out of the prefix cache, as the server says "
+    "(solid), and how much was in an earlier prompt or reply (dashed). Where it is cached, TTFT should hardly grow.",
     ttft_by_turn,
 )
-
-
-def _percent(of: TurnStats) -> str:
-    return "" if of.cached_share is None else f"{of.cached_share:.0%}"
 
 
 def _count(value: float | None) -> str:

@@ -94,6 +94,9 @@ def _cache(points: Sequence[Point]) -> str:
     caches = sorted({point.cache for point in points})
     text = "prefix cache " + "/".join(caches)
     if {CacheState.WARM, CacheState.MIXED} & set(caches):
+        if all(point.turns for point in points):  # a turn's prompt begins with the one before: that is what was asked
+            shares = [result.cache.share for point in points for result in point.results]
+            return text + f" ({max(share or 0.0 for share in shares):.0%} of the prompts at most), as turns have it"
         return text + WARNING
     if CacheState.UNKNOWN not in caches:
         return text

@@ -102,6 +102,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
                 "budget": stored_figures.budget_json(point),
                 "replies": stored_figures.replies_json(point),
                 **stored_figures.conversations_json(point),
+                **stored_figures.shared_json(point),
                 "client_bound": list(point.client_bound),
             }
             for point in loads

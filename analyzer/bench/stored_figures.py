@@ -276,7 +276,7 @@ def _server(point: Point) -> Json:
     """What the servers said of a load, its repeats put together; a name that is not there is one that no server says,
     and a count of 0 stood still."""
     parts = [result.breakdown for result in point.results if result.breakdown is not None]
-    row: Json = {"replies": replies_json(point)}
+    row: Json = {"replies": replies_json(point)} | shared_json(point)
     if parts:
         row["ttft_parts_s"] = {
             name: finite(sum(getattr(part, name) for part in parts) / len(parts))
@@ -292,6 +292,12 @@ def _server(point: Point) -> Json:
     row["engine"] = sides[0].engine
     row["stages"] = [_side_json(result) for result in point.results if result.server is not None]
     return row
+
+
+def shared_json(point: Point) -> Json:
+    """The share of prompt tokens that began like an earlier prompt, as a replayed trace says; empty: none says it."""
+    said = [result.cache.by_trace for result in point.results if result.cache.by_trace is not None]
+    return {"shared_share": sum(said) / len(said)} if said else {}
 
 
 def _side_json(result: StageResult) -> Json:

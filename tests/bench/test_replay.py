@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.contract.errors import ConfigError
 from tests.bench.test_bench import outcomes, started
@@ -46,7 +47,7 @@ def trace(tmp_path: Path) -> tuple[str, ...]:
 async def test_a_replay_sends_the_trace_at_its_own_instants_times_a_speed(
     tmp_path: Path, trace: tuple[str, ...]
 ) -> None:
-    async with serving(Script()) as (server, url):
+    async with serving(Script(said={"prompt_tokens_details": {"cached_tokens": 25}})) as (server, url):
         settings = bench_settings(tmp_path, url, *trace, "bench.sweep_speed=[10, 20]", "bench.requests=30")
         report = await run(settings, QUIET)
         assert (await run(settings, QUIET)).session_id is None, "there is nothing left to send"
@@ -62,10 +63,13 @@ async def test_a_replay_sends_the_trace_at_its_own_instants_times_a_speed(
     texts = [body["messages"][0]["content"] for body in server.bodies[1:]]
     assert len(set(texts)) == 60, "stages share nothing"
     assert all(a[:236] == b[:236] for a, b in zip(texts[::2], texts[1::2], strict=True))
-    assert (
-        query(settings, "SELECT loop, arrival, n_warm_up, n_measured FROM bench_stages")
-        == [("open", "trace", 0, 30)] * 2
-    )
+    stages = query(settings, "SELECT loop, arrival, n_warm_up, n_measured FROM bench_stages")
+    assert stages == [("open", "trace", 0, 30)] * 2
+    analysis = bench_stages(settings)
+    said = 15 * 60 / sum(100 + n % 3 for n in range(30))
+    assert [point["shared_share"] for point in analysis["points"]] == [pytest.approx(said)] * 2
+    assert "% of prompt tokens at replay x10, 29.7% by the trace" in "\n".join(analysis["verdict"])
+    assert "; 29.7% by the trace" in await asyncio.to_thread(Path(analysis["report_md"]).read_text)
 
 
 async def test_a_replay_by_duration_with_two_processes_is_what_one_sends(

@@ -61,7 +61,11 @@ DEFINITIONS = (
         "open loop: highest rate of which the server keeps up with at least 95%; closed loop: lowest concurrency "
         "of which it is proven that no higher one gave 5% more output, or grew by half of what the load did",
     ),
-    ("dispersion", "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate"),
+    (
+        "dispersion",
+        "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate; beside it "
+        "that of the trace, where one is replayed",
+    ),
     (
         "cold, warm, mixed",
         "prompt tokens taken from a prefix cache: at most 5%, at least 90%, between; by usage or by "

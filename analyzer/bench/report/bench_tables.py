@@ -133,6 +133,17 @@ def _mean(total: int, n: int) -> str:
     return f"{total / n:,.4g}" if n else "-"
 
 
+def _dispersion(point: Point) -> str:
+    """Of the starts; where a trace is replayed, its own beside it: a trace is no Poisson process."""
+    audits = [(r.stage.arrival, r.audit) for r in point.results if r.audit]
+    if not audits:
+        return plain(float("nan"))
+    sent, planned = (
+        sum(getattr(audit, f"{name}_dispersion") for _, audit in audits) / len(audits) for name in ("sent", "planned")
+    )
+    return plain(sent) + (f" (the trace: {plain(planned)})" if audits[0][0] == "trace" else "")
+
+
 def trust(points: Sequence[Point]) -> Table:
     rows = []
     for p in points:
@@ -148,10 +159,11 @@ def trust(points: Sequence[Point]) -> Table:
                 "Client's error, ms": f"±{plain(client.error_bound_ms)}",
                 "Signal": client.signal,
                 "Rate sent of planned": share(min((a.sent_share for a in audits), default=float("nan"))),
-                "Dispersion": plain(sum(a.sent_dispersion for a in audits) / len(audits) if audits else float("nan")),
+                "Dispersion": _dispersion(p),
                 "Send lag p99, ms": ms(max((a.send_lag_s.quantiles["p99"] for a in audits), default=None)),
                 "Prefix cache": p.cache
-                + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else ""),
+                + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else "")
+                + (f"; {caches[0].by_trace:.1%} by the trace" if caches[0].by_trace is not None else ""),
                 "Tokens by": "/".join(sorted({r.token_source for r in p.results})),
                 "Resumed": "yes" if any(r.resumed for r in p.results) else "no",
             }

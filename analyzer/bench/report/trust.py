@@ -93,6 +93,8 @@ def client_part(points: Sequence[Point]) -> str:
 def _cache(points: Sequence[Point]) -> str:
     caches = sorted({point.cache for point in points})
     text = "prefix cache " + "/".join(caches)
+    if said := _by_trace(points):
+        return f"{text}: {said}"
     if {CacheState.WARM, CacheState.MIXED} & set(caches):
         if all(point.turns for point in points):  # a turn's prompt begins with the one before: that is what was asked
             shares = [result.cache.share for point in points for result in point.results]
@@ -103,6 +105,19 @@ def _cache(points: Sequence[Point]) -> str:
     salted = all(result.stage.salted for point in points for result in point.results)
     why = "every prompt began with text of its own" if salted else "some prompts may have come from it"
     return f"{text} (WARNING: the server does not count it; {why})"
+
+
+def _by_trace(points: Sequence[Point]) -> str:
+    """What the server found of the share that a trace says is shared, by load; empty: no trace says it."""
+    parts = []
+    for point in points:
+        caches = [result.cache for result in point.results]
+        said = [cache.by_trace for cache in caches if cache.by_trace is not None]
+        found = [cache.share for cache in caches if cache.share is not None]
+        if said:
+            seen = f"{sum(found) / len(found):.1%} of prompt tokens" if found else "how much the server does not say"
+            parts.append(f"{seen} at {point.load}, {sum(said) / len(said):.1%} by the trace")
+    return "; ".join(parts)
 
 
 def _and(names: Sequence[str]) -> str:

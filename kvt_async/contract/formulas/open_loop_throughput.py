@@ -28,6 +28,7 @@ FEWEST_CELLS = 8
 FEWEST_LATENCIES = 3.0  # a shorter window tells nothing
 FEWEST_REQUESTS = 10
 FIRST_FEW = 3
+BURST, BURST_ERRORS = 1.5, 3.0  # times the mean rate, and standard errors of a Poisson count beyond: no steady rate
 SLOW_MEMORY = 0.7  # how much of a random walk is in a queue near its server's capacity, by simulation
 
 
@@ -104,6 +105,7 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     # of a server that is behind, what comes out is steadier than what goes in
     of_debt = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over)) / (n - 1)
     strays = min(of_debt, kept * _walk(over) / max(float(over[-1] - over[0]), 1.0))
+    strays = max(strays, _of_closing_burst(due, owed - over, grid) / (n - 1))
     t = t_quantile(LEVEL, int(df))
     error = max(math.log1p(t * strays / kept) / t, floor(n))  # the share's error is no share of itself
     ok = lives.ok[inside].astype(float)
@@ -172,6 +174,16 @@ def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:
 def _by(instants: Floats, grid: Floats) -> Floats:
     """How many requests have come by each instant of the grid."""
     return np.searchsorted(np.sort(instants), grid, side="right").astype(np.float64)
+
+
+def _of_closing_burst(due: Floats, debt: Floats, grid: Floats) -> float:
+    """How much the debt grew while the window's arrivals ended in a burst: what is under way then proves nothing, for
+    nobody saw whether it would have been made good. 0 of arrivals that are no denser at the end than before."""
+    came = np.diff(_by(due, grid))
+    mean, cells = float(came.mean()), np.arange(1, len(came) // 2 + 1)
+    closing = np.cumsum(came[::-1])[: len(cells)]  # of the last 1, 2, ... cells
+    dense = cells[closing > BURST * cells * mean + BURST_ERRORS * np.sqrt(cells * mean)]
+    return max(0.0, float(debt[-1] - debt[-1 - int(dense[-1])])) if len(dense) else 0.0
 
 
 def _wander(count: Floats, grid: Floats) -> float:

@@ -29,7 +29,7 @@ from kvt_async.contract.schema import connect_for_reading
 if TYPE_CHECKING:
     from kvt_async.contract.settings import Settings
 
-Told = tuple[str, str]  # met, missed or cannot tell; and what was found, in words
+Judgement = tuple[str, str]  # met, missed or cannot tell; and what was found, in words
 MOST_REQUESTS = 10_000_000  # beyond it no number is named
 
 
@@ -57,7 +57,7 @@ def _evaluate(assertion: Assertion, loads: Sequence[Point], alpha: float) -> Che
             do="Of a bench there are max_latency, min_rate and max_failures.",
         )
     points = _chosen(assertion, loads)
-    kinds: dict[str, Callable[[Assertion, Point, float, float], Told]] = {
+    kinds: dict[str, Callable[[Assertion, Point, float, float], Judgement]] = {
         "max_latency": _latency,
         "min_rate": _rate,
         "max_failures": _failures,
@@ -65,17 +65,17 @@ def _evaluate(assertion: Assertion, loads: Sequence[Point], alpha: float) -> Che
     judge = kinds[assertion.kind]
     any_is_enough = assertion.kind == "min_rate"
     if any_is_enough:
-        told = [judge(assertion, point, alpha / len(points), alpha) for point in points]
+        judgements = [judge(assertion, point, alpha / len(points), alpha) for point in points]
     else:
-        told = [judge(assertion, point, alpha, alpha / len(points)) for point in points]
-    verdicts = [verdict for verdict, _ in told]
+        judgements = [judge(assertion, point, alpha, alpha / len(points)) for point in points]
+    verdicts = [verdict for verdict, _ in judgements]
     decisive, other = (MET, MISSED) if any_is_enough else (MISSED, MET)
     if decisive in verdicts:
-        shown, verdict = [t for t in told if t[0] == decisive], decisive
+        shown, verdict = [j for j in judgements if j[0] == decisive], decisive
     elif OPEN in verdicts:
-        shown, verdict = [t for t in told if t[0] == OPEN], OPEN
+        shown, verdict = [j for j in judgements if j[0] == OPEN], OPEN
     else:
-        shown, verdict = told, other
+        shown, verdict = judgements, other
     parts = [text for _, text in shown]
     proof = f"{1 - alpha / 2:g} for all {len(points)} loads together" if len(points) > 1 else f"{1 - alpha / 2:g}"
     finding = f"{'; '.join(parts)} ({proof})"
@@ -97,7 +97,7 @@ def _chosen(assertion: Assertion, loads: Sequence[Point]) -> list[Point]:
     return points
 
 
-def _latency(assertion: Assertion, point: Point, keeps: float, misses: float) -> Told:
+def _latency(assertion: Assertion, point: Point, keeps: float, misses: float) -> Judgement:
     """`keeps`, `misses`: two-sided levels of either proof."""
     assert assertion.value_ms is not None
     name, results = f"{assertion.metric}_{assertion.stat}", point.results
@@ -121,7 +121,7 @@ def _latency(assertion: Assertion, point: Point, keeps: float, misses: float) ->
     return OPEN, f"{where}: {text}"
 
 
-def _rate(assertion: Assertion, point: Point, keeps: float, misses: float) -> Told:
+def _rate(assertion: Assertion, point: Point, keeps: float, misses: float) -> Judgement:
     """Goodput is the rate of requests by the share of them that is good; either bound has half of the error."""
     value, what = assertion.value or 0.0, str(assertion.what)
     name = "output_tokens_per_s" if what == "output_tokens" else "requests_per_s"
@@ -166,7 +166,7 @@ def _requests_would(point: Point, value: float, bounds: tuple[float, float, floa
     return f", about {math.ceil(n):,} requests would" if point.n_started < n < MOST_REQUESTS else ""
 
 
-def _failures(assertion: Assertion, point: Point, keeps: float, misses: float) -> Told:
+def _failures(assertion: Assertion, point: Point, keeps: float, misses: float) -> Judgement:
     """With value 0 the question is about the requests that were sent: no sample proves that none will ever fail."""
     value, failed, n, where = assertion.value or 0.0, point.n_failed, point.n_started, name_of(point)
     text = f"{where}: {failed:,} of {n:,} requests failed, allowed {share(value)}"
@@ -178,7 +178,7 @@ def _failures(assertion: Assertion, point: Point, keeps: float, misses: float) -
     return OPEN, f"{text}: cannot tell" + (f", about {needs:,} requests would" if needs else "")
 
 
-def _unless_short(point: Point, verdict: str, text: str) -> Told:
+def _unless_short(point: Point, verdict: str, text: str) -> Judgement:
     """What is kept by a part of the load is not yet kept by the load."""
     if point.partial:
         return OPEN, f"{text}: cannot tell, PARTIAL: requests are still to be sent"

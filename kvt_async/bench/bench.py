@@ -76,7 +76,7 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
         facts = contract(settings, workload)
         generation = find_generation(invocation.reader, settings, facts, force=options.force)
         examples = await asyncio.to_thread(_examples, settings, invocation.paths.db, generation)
-        plan = Plan(generation, facts, workload, levels, ceilings, processes, examples)
+        plan = Plan(generation, facts, workload, levels, ceilings, processes, examples, within_s=options.within_s)
         return await BenchInvocation(invocation, plan).go()
 
 

@@ -1,6 +1,7 @@
 """One invocation of `kvt bench`, once its config has been checked: what is left, session, servers, stages, end."""
 
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from kvt_async.store.columns import Row
 from kvt_async.store.writer import Writer
 from kvt_async.ways.registry import way_of
 
+QUEUES = 1.5  # times the latency of a request alone: then requests wait for each other
 SendStage = Callable[[Stage, Left | None, Sequence[Row], Json | None], Awaitable[Json]]
 """Sends what is left of a stage: `run_stage` says what is given and what comes back."""
 
@@ -47,6 +49,7 @@ class BenchOptions(CommandOptions):
     """Options of `kvt bench`."""
 
     guarded: bool = True  # False: the calibration itself
+    within_s: float | None = None  # an automatic ladder begins no load that would end later; None: it has all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Plan:
     ceilings: Json | None  # of this client; None: not known
     processes: int = 1  # that send
     examples: str | None = None  # dataset whose answers are scored
+    within_s: float | None = None  # see BenchOptions
 
     @property
     def examples_asked(self) -> int:
@@ -72,6 +76,7 @@ class BenchInvocation:
 
     def __init__(self, invocation: Invocation, plan: Plan) -> None:
         self.invocation, self.plan = invocation, plan
+        self._began_s = time.monotonic()
         self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
         self.report = BenchReport(invocation.group, str(invocation.paths.db), plan.generation)
         # A level has no row in `runs`, its stages have: these runs only say which levels a server serves.
@@ -190,7 +195,7 @@ class BenchInvocation:
                 self.plan.workload.mean_output_tokens(),
                 self.plan.ceilings,
             )
-            if self._beyond_us(step, share):
+            if self._beyond_us(step, share) or (done and self._too_late(stage, first_s, latency_s)):
                 break
             self.say(stage_line(stage, left, self.plan.workload, self._cut(stage, latency_s)))
             head = [] if left is not None else await self._register(server, stage, evidence, share)
@@ -211,6 +216,20 @@ class BenchInvocation:
             done.append(stage_done)
             step = next_stage(bench, done)
         return EndReason.FINISHED
+
+    def _too_late(self, stage: Stage, first_s: float, latency_s: float) -> bool:
+        """Whether a load would end after the time that is given: it lasts, fills before and drains after, each for a
+        latency, which grows with the load once requests wait for each other."""
+        within_s, bench = self.plan.within_s, self.settings.bench
+        longest_s = latency_s * (bench.auto.factor if latency_s > QUEUES * first_s else 1)
+        rounds_s = (stage.n_measured or 0) * longest_s / max(stage.load.size, 1)
+        seconds = (bench.duration_s or min(bench.max_s, rounds_s)) + 2 * longest_s
+        if within_s is None or time.monotonic() - self._began_s + seconds <= within_s:
+            return False
+        self.say(
+            f"the ladder ends before {stage.name}, which may take {seconds:.0f} s: of {within_s:g} s too few are left"
+        )
+        return True
 
     def _beyond_us(self, step: Next, share: Json | None) -> bool:
         """An automatic ladder ends where this client does; a list was guarded before anything was sent."""

@@ -230,6 +230,44 @@ def compare(
 
 
 @app.command()
+def quick(
+    url: Annotated[str, typer.Argument(metavar="URL", help="http://HOST:PORT, with or without /v1.")],
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Where it serves several.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="FILE", help="Makes lengths exact; else by the server's counts."),
+    ] = None,
+    input_tokens: Annotated[int, typer.Option("--input-tokens", min=1, help="Of each prompt.")] = 256,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", min=1, help="To ask for of each reply.")] = 64,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", metavar="VARIABLE", help="Which holds the key; OPENAI_API_KEY.")
+    ] = None,
+    within: Annotated[float, typer.Option("--within", metavar="S", min=1, help="Seconds for the loads.")] = 80,
+    override: OverrideOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A first answer about a server, without a file, in under two minutes: 1, 4, 16, ... in flight until output levels
+    off. What it found is kept as a config beside the answer.
+
+    Example: kvt bench quick http://localhost:8000
+    """
+    from kvt_async.bench.first_look import Wish
+    from kvt_async.bench.quick import quick as bench_quickly
+    from kvt_async.session.invocation import sayer
+
+    wish = Wish(url, model, tokenizer, input_tokens, output_tokens, api_key_env, tuple(override or ()))
+    done = bench_quickly(wish, within, sayer(quiet or as_json), quiet=quiet, as_json=as_json)
+    answer, lines = done.report.as_json(), done.report.lines()
+    if any(stage["answered"] for stage in done.report.stages):
+        answer["analysis"] = analysis = _analysis(done.settings, None)
+        lines += ["", *analysis.pop("lines", []), "", "to make it precise, with repeats:", f"  {done.next_command()}"]
+    answer["quick"] = done.as_json()
+    _answer(answer, as_json, [] if quiet else lines)
+    raise typer.Exit(done.report.exit_code)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of what `kvt bench --json` prints.
 

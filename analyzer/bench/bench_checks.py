@@ -15,6 +15,7 @@ from analyzer.bench.bench_analysis import measured
 from analyzer.bench.figures.distributions import binomial_cdf, binomial_sf, clopper_pearson
 from analyzer.bench.figures.points import Point, finding_of, rate_of
 from analyzer.bench.figures.slo import MET, MISSED, OPEN, requests_to_tell
+from analyzer.bench.quality.loss_check import check_loss
 from analyzer.bench.read import stage_facts
 from analyzer.bench.report.bench_verdict import name_of, objective
 from analyzer.bench.report.numbers import ms, plain, share
@@ -44,9 +45,17 @@ def check_bench(settings: "Settings") -> list[CheckResult]:
     with closing(connect_for_reading(paths.db)) as conn, snapshot(conn) as reader:
         planned = stage_facts.stages(reader, group, newest_generation(reader, group))
         _, loads, _ = measured(reader, planned, settings.analysis.alpha)
+        losses = {
+            i: check_loss(assertion, reader, planned, settings.analysis)
+            for i, assertion in enumerate(settings.check)
+            if assertion.kind == "max_drop"
+        }
     if not loads:
         raise MissingPrerequisiteError("nothing was measured yet", do="Run `kvt bench -c CONFIG` first.")
-    return [_evaluate(assertion, loads, settings.analysis.alpha) for assertion in settings.check]
+    return [
+        losses[i] if i in losses else _evaluate(assertion, loads, settings.analysis.alpha)
+        for i, assertion in enumerate(settings.check)
+    ]
 
 
 def _evaluate(assertion: Assertion, loads: Sequence[Point], alpha: float) -> CheckResult:
@@ -54,7 +63,7 @@ def _evaluate(assertion: Assertion, loads: Sequence[Point], alpha: float) -> Che
         raise ConfigError(
             f"check {assertion.name!r} ({assertion.kind}) is about a sweep, and this group was benched",
             where="check",
-            do="Of a bench there are max_latency, min_rate and max_failures.",
+            do="Of a bench there are max_latency, min_rate, max_failures and max_drop.",
         )
     points = _chosen(assertion, loads)
     kinds: dict[str, Callable[[Assertion, Point, float, float], Judgement]] = {

@@ -135,7 +135,7 @@ def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckRes
     if about[0] != about[1]:
         finding = f"not checked: it is about {about[0]}, this is {about[1]}"
         return CheckResult(assertion.name, assertion.kind, True, finding)
-    if assertion.is_of_bench:
+    if assertion.is_of_bench or assertion.load is not None or assertion.level is not None:
         raise ConfigError(f"check {assertion.name!r} is about a bench, and this group is a sweep", where="check")
     if assertion.kind == "max_drop":
         return _max_drop(assertion, rows, settings.analysis.alpha)

@@ -72,7 +72,8 @@ class Assertion(Section):
         if self.kind == "max_drop" and (self.value is None or not 0 <= self.value < 1):
             raise ValueError("max_drop needs value, the drop that is allowed: 0 <= value < 1")
         if not self.is_of_bench:
-            self._refuse(_ABOUT_LOADS, "a bench")
+            of_either = ("load", "level") if self.kind == "max_drop" else ()
+            self._refuse([name for name in _ABOUT_LOADS if name not in of_either], "a bench")
             return self
         takes = _OF_KIND[self.kind]
         self._refuse(_ABOUT_BUDGETS, "a sweep")

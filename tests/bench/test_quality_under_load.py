@@ -11,8 +11,10 @@ import pytest
 from aiohttp import web
 
 from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.bench_checks import check_bench
 from analyzer.verify.verification import verify
 from kvt_async.bench.bench import BenchOptions, run
+from kvt_async.contract.check_settings import Assertion
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 from kvt_async.data.prepare import prepare
@@ -97,6 +99,17 @@ async def test_a_planted_loss_is_found_at_its_load_and_at_no_other(tmp_path: Pat
         JOIN examples x ON x.dataset_id = u.dataset_id AND x.example_id = r.example_id
         JOIN bench_requests b ON b.request_id = r.request_id AND b.example_id = r.example_id"""
     assert query(settings, of_golds)[0][1] == EXAMPLES
+    gates = [
+        {"name": "any", "kind": "max_drop", "value": 0.1},
+        {"name": "light", "kind": "max_drop", "value": 0.05, "load": "concurrency 4"},
+        {"name": "strict", "kind": "max_drop", "value": 0.01, "load": "concurrency 2"},
+    ]
+    asked = settings.model_copy(update={"check": [Assertion.model_validate(gate) for gate in gates]})
+    told = [(result.passed, result.is_open) for result in check_bench(asked)]
+    assert told == [(False, False), (True, False), (True, True)], "90 prompts can't prove 0.01"
+    of_sweep = Assertion.model_validate({"name": "x", "kind": "max_drop", "value": 0.1, "budget": 0.5})
+    with pytest.raises(ConfigError, match="budget belong to a sweep"):
+        check_bench(settings.model_copy(update={"check": [of_sweep]}))
     findings, checked = verify(db_of(settings))
     assert (findings.differences, checked[0].findings.differences) == ([], [])
     assert checked[0].findings.checked["scores"] == query(settings, "SELECT count(*) FROM scores")[0][0]

@@ -42,7 +42,7 @@ charts                 parallel read store results
 report                 read store results charts
 verbs                  metrics stats read store results report stage_answers
 bench.read             read store summarise
-bench.quality          contract.shards stats read store scoring results charts summarise bench.read
+bench.quality          contract.shards stats read store scoring results stage_answers charts summarise bench.read
 bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.quality bench.figures
 bench                  read store stage_answers bench.read bench.quality bench.figures bench.report

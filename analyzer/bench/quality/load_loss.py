@@ -164,7 +164,7 @@ def _pair(load: str, value: float, baseline: Arm, arm: Arm, entries: pl.DataFram
         entries["cluster"].to_numpy()[rows],
         {UNLOADED: np.nan_to_num(baseline.failed[rows]) > 0},
     )
-    test = against_full(grid, UNLOADED, load + " ", value, -1, margin=rule.margin, alpha=2 * rule.level)
+    test = against_full(grid, UNLOADED, load + " ", value, -1, margin=rule.margin, alpha=rule.alpha)
     return PairedLoad(load, value, baseline, arm, rows, grid, test)
 
 

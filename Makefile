@@ -7,6 +7,7 @@ JOBS   ?= 2
 VENV := .venv
 PARITY := .venv-parity
 CLUSTER := .venv-cluster
+IMPORTS := .venv-imports
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PINNED := $(PIP) -c constraints.txt --no-build-isolation -e
@@ -18,7 +19,7 @@ CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
 DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-cluster test-fuzz test-secrets test-slow test-wheel train clean
+.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-cluster test-imports test-fuzz test-secrets test-slow test-wheel train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,12 @@ $(CLUSTER)/.cluster: pyproject.toml constraints.txt constraints-cluster.txt
 	$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-cluster.txt -e '.[dev,ray]' kubernetes-validate
 	@touch $@
 
+# The tools whose files are imported ask for older libraries: a venv and pins of their own.
+$(IMPORTS)/.imports: pyproject.toml constraints-imports.txt
+	$(PYTHON) -m venv $(IMPORTS)
+	$(IMPORTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-imports.txt -e '.[dev,inspect]' 'lm-eval[api]' openai
+	@touch $@
+
 setup: $(VENV)/.setup ## kvt, the libraries that any task needs, and the tools for tests into .venv
 
 demo: $(VENV)/.core ## Reference server, demo sweep, analysis, verdict: nothing to configure
@@ -101,6 +108,9 @@ test: $(VENV)/.dev ## The test suite, in JOBS processes
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
 
+test-imports: $(IMPORTS)/.imports ## Files that lm-eval and inspect write, taken as they print them (half a minute)
+	$(IMPORTS)/bin/python -m pytest -m imports $(ARGS)
+
 test-cluster: $(CLUSTER)/.cluster ## A real Ray cluster of several nodes on this machine, a real Slurm where there is one (minutes)
 	$(CLUSTER)/bin/python -m pytest -m cluster $(ARGS)
 
@@ -131,4 +141,4 @@ train: $(STALE) | $(BIN)/python ## Train the reference model from nothing (torch
 	$(BIN)/python scripts/train_reference.py $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ and data/ stay
-	rm -rf $(VENV) $(PARITY) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(PARITY) $(IMPORTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -20,6 +20,7 @@ from kvt_async.contract.command_line.options import (
     run_app,
     settings_from,
 )
+from kvt_async.import_command import app as import_app
 from kvt_async.planned_tasks import app as plan_app
 from kvt_async.sending_commands import ForceOption
 from kvt_async.sending_commands import app as sending_app
@@ -32,7 +33,7 @@ class Commands(Sections):
     headings: ClassVar[Mapping[str, Sequence[str]]] = {
         "Start": ("demo", "serve"),
         "Before a run": ("validate", "resolve", "tasks", "plan"),
-        "Run": ("sweep", "status", "prepare", "run", "merge"),
+        "Run": ("sweep", "status", "prepare", "run", "merge", "import"),
         "Read": ("all", "view", "score", "analyze", "report", "show", "export", "compare"),
         "Make sure": ("check", "verify", "upgrade"),
         "Throughput and latency": ("bench",),
@@ -265,7 +266,7 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
             typer.echo(line)
 
 
-for commands in (sending_app, analyzer_app, plan_app, view_app):
+for commands in (sending_app, import_app, analyzer_app, plan_app, view_app):
     app.registered_commands += commands.registered_commands
 app.add_typer(bench_app, name="bench")
 for command in (*app.registered_commands, *bench_app.registered_commands):

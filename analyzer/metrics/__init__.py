@@ -54,6 +54,7 @@ class Metric:
     needs_meta: tuple[str, ...] = ()
     reads_calls: bool = False
     as_answer: AsAnswer | None = None  # how a gold reads as an answer, where a gold itself is none
+    reads_given: bool = False  # the score that another tool gave, and nothing of the answer
     judge_calls: JudgeCalls | None = None  # of a metric of tool calls: the parts of an answer's score
     meta_fault: MetaFault | None = None  # of a metric that reads no golds: why an example can't be judged, or ""
     parts: Parts | None = (
@@ -132,6 +133,18 @@ def call_judge(name: str) -> Callable[[JudgeCalls], JudgeCalls]:
     return register
 
 
+def metric_of_given_scores(name: str) -> Callable[[Score], Score]:
+    """Register the decorated function, whose answer is the score that another tool gave. Raises ValueError as `metric`
+    does."""
+
+    def register(function: Score) -> Score:
+        metric(name)(function)
+        _REGISTRY[name] = replace(_REGISTRY[name], reads_given=True)
+        return function
+
+    return register
+
+
 def metric_without_golds(
     name: str, *, needs_meta: tuple[str, ...], meta_fault: MetaFault, parts: Parts | None = None
 ) -> Callable[[MetaScore], MetaScore]:
@@ -156,6 +169,7 @@ def find(name: str) -> Metric | None:
         bfcl_ast,
         choice,
         code,
+        given,
         instructions,
         letter,
         math_answer,

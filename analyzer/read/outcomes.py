@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -26,16 +26,26 @@ _FULL = """LEFT JOIN {requests} f{i} ON f{i}.run_id = :full AND f{i}.example_id 
     LEFT JOIN {responses} pf{i} ON pf{i}.request_id = f{i}.request_id"""
 
 
+Reads = Literal["text", "calls", "given"]
+"""What of a reply a metric reads: its text; its tool calls, where it made any; the score that another tool gave it."""
+_READ: dict[Reads, str] = {
+    "text": "NULL",
+    "calls": calls_of("p"),  # without ids: equal calls are scored once
+    "given": "CAST(json_extract(p.usage_json, '$.given.score') AS TEXT)",
+}
+
+
 def score_inputs(
-    conn: sqlite3.Connection, runs: Sequence[Run], full_run_id: str | None, *, with_calls: bool = False
+    conn: sqlite3.Connection, runs: Sequence[Run], full_run_id: str | None, *, reads: Reads = "text"
 ) -> Iterator[pl.DataFrame]:
     """Finished requests of runs that share their full cache, in chunks: what scoring reads.
 
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
     identical (1: same answer as at full cache, null there and where it isn't known), first_divergence (how many
     characters a text that isn't the same begins with as full cache's does), reasoned (the reply held reasoning in a
-    field of its own), called (it made tool calls), sample_idx and, if asked, tool_calls_json (without
-    ids; null: it made none). An example's n-th answer is compared with its n-th at full cache.
+    field of its own), called (it made tool calls), sample_idx and, where the metric `reads` another thing than the
+    text, read (tool calls as JSON without ids; the score that came with an imported answer; null: there is none).
+    An example's n-th answer is compared with its n-th at full cache.
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -49,13 +59,13 @@ def score_inputs(
         "error_type": pl.String,
         "reasoned": pl.Int64,
         "called": pl.Int64,
-        "tool_calls_json": pl.String,
+        "read": pl.String,
         "sample_idx": pl.Int64,
     }
-    texts = [*schema].index("text"), [*schema].index("tool_calls_json")
+    texts = [*schema].index("text"), [*schema].index("read")
     answered = (
         part.execute(
-            _answered(part, with_calls=with_calls),
+            _answered(part, reads),
             {"run": run.run_id, "full": None if full_run_id == run.run_id else full_run_id},
         )
         for part in parts(conn)
@@ -80,19 +90,18 @@ def score_inputs(
                 pl.col("is_failure", "reasoned", "called").cast(pl.Boolean),
                 first_divergence=first_divergence(frame["text"], frame["of_full"]),
             )
-            yield frame.drop("of_full", *([] if with_calls else ["tool_calls_json"]))
+            yield frame.drop("of_full", *(["read"] if reads == "text" else []))
 
 
-def _answered(part: sqlite3.Connection, *, with_calls: bool) -> str:
+def _answered(part: sqlite3.Connection, reads: Reads) -> str:
     """What scoring reads of the answers of a `run` beside those of `full`, wherever these lie."""
     sources = [{"i": i, "requests": names[0], "responses": names[1]} for i, names in enumerate(baselines(part))]
     same = [same_answer("p", f"pf{source['i']}") for source in sources]
     other = [_PARTED.format(same=each, full=f"pf{i}") for i, each in enumerate(same)]
-    calls = calls_of("p") if with_calls else "NULL"  # without ids: equal calls are scored once
     return (
         "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
         f"{_first(same)}, {_first(other)}, 0, NULL, ifnull(p.reasoning, '') != '', "
-        f"ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
+        f"ifnull(p.tool_calls_json, '') != '', {_READ[reads]}, r.sample_idx "
         "FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
         f"{' '.join(_FULL.format(**source) for source in sources)} WHERE r.run_id = :run"

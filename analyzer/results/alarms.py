@@ -80,18 +80,19 @@ def _read_short(results: Results) -> Alarm | None:
 
 
 def _unverified(results: Results) -> Alarm | None:
-    """The series whose budget is a label. Evidence that was taken back (prompts read short, a second server) has
-    another alarm."""
-    labels = [
-        series
+    """The series whose budget is a label or was only configured. Evidence that was taken back (prompts read short, a
+    second server) has another alarm."""
+    reasons = {
+        series: sentences.why_unverified(rows)
         for series in results.series
         if (rows := [e for e in results.statuses(series) if e.status == EvidenceStatus.UNVERIFIED])
-        and sentences.why_unverified(rows) == sentences.UNVERIFIED
-    ]
+    }
+    labels = [series for series, why in reasons.items() if why in (sentences.UNVERIFIED, sentences.CONFIGURED)]
     if not labels:
         return None
     which = "" if labels == results.series else f" ({', '.join(labels)})"
-    return Alarm(f"UNVERIFIED{which}", f"{sentences.UNVERIFIED}.", sentences.UNVERIFIED.replace(";", ","))
+    why = reasons[labels[0]] if len({reasons[series] for series in labels}) == 1 else sentences.UNVERIFIED
+    return Alarm(f"UNVERIFIED{which}", f"{why}.", why.replace(";", ","))
 
 
 def _no_evidence(results: Results) -> Alarm | None:

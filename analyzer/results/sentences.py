@@ -18,6 +18,7 @@ from kvt_async.contract.vocabulary import CanaryVerdict, SeriesVerdict, Unit, Wh
 from kvt_async.contract.vocabulary import EvidenceStatus as Status
 
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
+CONFIGURED = "the budget was only configured; nothing shows that the server applied it"
 _TAKEN_BACK = {  # what a stored reason holds: what it is called
     "no evidence: the cache was compressed": "no evidence, the cache of hardly any answer was compressed",
     "says how often the cache was compressed": "replies don't say how often the cache was compressed",
@@ -231,10 +232,10 @@ def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
 
 
 def why_unverified(rows: Sequence[Evidence]) -> str:
-    """Why no row is verified: its budget is a label, or something takes its evidence back."""
+    """Why no row is verified: its budget is a label or was only configured, or something takes its evidence back."""
     by_row = [[words for part, words in _TAKEN_BACK.items() if part in row.reason] for row in rows]
     if not all(by_row):
-        return UNVERIFIED
+        return CONFIGURED if all(row.source == "configured" for row in rows) else UNVERIFIED
     return listed(list(dict.fromkeys(text for row in by_row for text in row)))
 
 

@@ -10,7 +10,7 @@ from analyzer.metrics.fast.row_scorer import needed_meta
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, baseline_id, metric_of_scores
 from analyzer.scoring.prepared_golds import prepared_golds
-from analyzer.scoring.score import reads_calls, rules_of, with_said
+from analyzer.scoring.score import reads, rules_of, with_said
 
 SCHEMA = {"example_id": pl.String, "sample_idx": pl.Int64, "part": pl.String, "value": pl.Float32}
 
@@ -38,7 +38,7 @@ def answer_parts(facts: sqlite3.Connection, run: Run, scores: pl.DataFrame) -> p
     parts = task.parts
 
     def rows() -> Iterator[tuple[str, int, str, float]]:
-        for chunk in outcomes.score_inputs(facts, [run], full, with_calls=reads_calls(dataset.metric)):
+        for chunk in outcomes.score_inputs(facts, [run], full, reads=reads(dataset.metric)):
             frame = with_said(chunk.filter(~pl.col("is_failure")), rules)
             frame = frame.join(scores, on=["example_id", "sample_idx"]).join(golds, on="example_id")
             columns = frame.select("example_id", "sample_idx", "said", "score", pl.col("needed_json").cast(pl.String))

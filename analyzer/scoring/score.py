@@ -188,14 +188,16 @@ def with_golds(
     metric: str,
 ) -> Iterator[pl.DataFrame]:
     """`score_frame`'s input: the finished requests of runs of one task in chunks, each with its golds."""
-    for chunk in outcomes.score_inputs(facts, batch_runs, full_run_id, with_calls=reads_calls(metric)):
+    for chunk in outcomes.score_inputs(facts, batch_runs, full_run_id, reads=reads(metric)):
         yield without_lengths(facts, [run.run_id for run in batch_runs], golds.beside(facts, chunk))
 
 
-def reads_calls(metric: str) -> bool:
-    """Whether a metric reads the tool calls of a reply."""
+def reads(metric: str) -> outcomes.Reads:
+    """What of a reply a metric reads."""
     task = metrics.find(metric)
-    return task is not None and task.reads_calls
+    if task is not None and task.reads_given:
+        return "given"
+    return "calls" if task is not None and task.reads_calls else "text"
 
 
 def judge_of(metric: str) -> JudgeCalls | None:
@@ -260,7 +262,7 @@ def with_said(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     frame = frame.with_columns(marked=has_reasoning(text))
     frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
     said = pl.when("marked").then("answer").otherwise(text)
-    return frame.with_columns(said=pl.coalesce("tool_calls_json", text) if reads_calls(rules.metric) else said)
+    return frame.with_columns(said=said if reads(rules.metric) == "text" else pl.coalesce("read", text))
 
 
 def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
@@ -272,7 +274,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """
     frame, at_length = with_said(frame, rules), failure_labels.at_its_length().fill_null(False)
     task = metrics.find(rules.metric)
-    of_calls = reads_calls(rules.metric)
+    of_calls = reads(rules.metric) == "calls"
     frame = frame.with_columns(
         cut_reasoning=at_length
         & (pl.col("answer") == "")

@@ -220,7 +220,7 @@ def _by_responses(run: Run, evidence: Evidence, n_telling: int, *, only_some: bo
     if run.is_constrained:
         reason = "full cache under the levels' other restrictions: nothing to evict"
         return replace(evidence, status=EvidenceStatus.FULL, reason=reason)
-    if run.is_label:
+    if run.is_label and evidence.source != "configured":
         return _unverified(evidence, "the budget is a label; nothing shows that the server applied it")
     if not n_telling:
         return _unverified(

@@ -23,7 +23,7 @@ import polars as pl
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, metric_of_scores
 from analyzer.scoring.prepared_golds import prepared_golds
-from analyzer.scoring.score import reads_calls, reads_golds, rules_of, score_frame
+from analyzer.scoring.score import reads, reads_golds, rules_of, score_frame
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.transition import Grid
@@ -94,6 +94,9 @@ ONE_ANSWER = RepeatedAnswers()
 def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: RepeatedAnswers = ONE_ANSWER) -> Floors:
     """Score the answers of a full-cache run against other examples' golds, by the metric of its own scores."""
     dataset = examples.dataset(facts, run.dataset_id).scored_by(metric_of_scores(facts, run.run_id))
+    if reads(dataset.metric) == "given":  # of other examples' golds nobody judged these answers
+        unknown = np.full(entries.height, np.nan)
+        return Floors(unknown, unknown)
     golds = entries.select("entry", "example_id").join(
         prepared_golds(facts, dataset), on="example_id", how="left", maintain_order="left"
     )
@@ -103,7 +106,7 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: 
     judged_by = ["golds", "golds_norm", *(() if reads_golds(dataset.metric) else ("needed_json",))]
     swapped = own.with_columns(golds[partner[has]].select(judged_by))
     rules, others = rules_of(facts, run, None, dataset), np.zeros((entries.height, answers.samples))
-    for chunk in outcomes.score_inputs(facts, [run], None, with_calls=reads_calls(dataset.metric)):
+    for chunk in outcomes.score_inputs(facts, [run], None, reads=reads(dataset.metric)):
         counted = chunk.filter(pl.col("sample_idx") < answers.samples)
         frame = counted.join(swapped, on="example_id", how="inner", maintain_order="left")
         scored = score_frame(frame, rules)  # rows stay in their order

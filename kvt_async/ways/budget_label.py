@@ -29,3 +29,21 @@ def server_as_it_is(settings: Settings) -> Level:
         evidence={},
         endpoints=(settings.engine.base_url,),
     )
+
+
+def level_as_stated(series: str, budget: float, unit: Unit, repeat_idx: int = 0) -> Level:
+    """A level that somebody else served: what they say of its budget is all that is known. A whole is full cache."""
+    is_full = unit == Unit.FRACTION and budget == 1
+    return Level(
+        series=FULL if is_full else series,
+        policy=FULL if is_full else series,
+        budget=budget,
+        unit=unit,
+        mode=Mode.AWARE,
+        params={},
+        is_full=is_full,
+        apply_via=Via.NONE.value,
+        apply={"via": Via.NONE.value},
+        evidence={"configured": True},
+        repeat_idx=repeat_idx,
+    )

@@ -76,6 +76,8 @@ serve                  data
 validate               data ways sweep
 status                 contract.shards records store session senders sweep bench
 upgrade                contract.command_line clock session store
+imports                clock records data session store
+import_command         contract.command_line records ways imports
 
 viewer:
 groups                 contract.command_line contract.shards analyzer.read kvt_async.status
@@ -89,7 +91,7 @@ demo                   contract.command_line analyzer.stages records sweep statu
 planned_tasks          contract.command_line analyzer.stages data
 sending_commands       contract.command_line contract.shards sweep merge cluster
 cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
-                       sending_commands viewer.cli
+                       sending_commands import_command viewer.cli
 __main__               cli
 """
 

@@ -12,6 +12,7 @@ from kvt_async.contract.plugin_registry import Kind
 TOOL_CALL = "tool_call"
 BFCL_AST = "bfcl_ast"
 MATH_VERIFY = "math_verify"
+GIVEN_SCORE = "given_score"
 _JIEBA = ("jieba",)
 _IFEVAL = ("langdetect", "nltk", "punkt")
 _GRAMMARS = ("tree_sitter", *(f"tree_sitter_{name}" for name in ("cpp", "go", "java", "python", "rust", "typescript")))
@@ -40,6 +41,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "squad_em": (),
     "squad_f1": (),
     TOOL_CALL: (),
+    GIVEN_SCORE: (),
     MATH_VERIFY: ("math_verify",),
     "gsm8k_number": (),
     "gsm8k_strict": (),

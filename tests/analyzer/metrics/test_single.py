@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from analyzer.metrics.fast.overlap import normalised
 from analyzer.metrics.single import scorer
 from analyzer.scoring.score import Rules, score_frame
-from kvt_async.contract.formulas.metric_needs import NEEDS
+from kvt_async.contract.formulas.metric_needs import GIVEN_SCORE, NEEDS
 
 WORDS = ["7", "3.5", "The", "cat", "B", "(b)", "Food", "x = 1", "<think>", "</think>", ".", "-", "é", "\n"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 ROWS = st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("metric", [name for name, packages in NEEDS.items() if not packages])
+@pytest.mark.parametrize("metric", [name for name, packages in NEEDS.items() if not packages and name != GIVEN_SCORE])
 @settings(max_examples=25)  # of each metric
 @given(rows=ROWS)
 def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> None:
@@ -29,7 +29,7 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "text": [said for said, _ in rows],
             "golds": [golds for _, golds in rows],
             "needed_json": json.dumps({"all_classes": classes}),
-            "tool_calls_json": None,
+            "read": None,
             "finish_reason": "stop",
             "prompt_tokens": 9,
             "token_len": 9,
@@ -42,7 +42,7 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
         },
         schema_overrides={
             "golds": pl.List(pl.String), "identical": pl.Int64, "error_type": pl.String, "needed_json": pl.Categorical,
-            "tool_calls_json": pl.String,
+            "read": pl.String,
         },
     ).with_columns(golds_norm=pl.col("golds").list.eval(normalised(pl.element())))  # fmt: skip
     scores = score_frame(frame, Rules(metric, server_counts=True)).sort("request_id")["score"]

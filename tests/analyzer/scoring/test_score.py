@@ -35,14 +35,14 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
         "golds": golds,
         "golds_norm": [g.lower() for g in golds],
         "needed_json": json.dumps(meta),
-        "tool_calls_json": None,
+        "read": None,
     } | given
     types: dict[str, pl.DataType | type[pl.DataType]] = {
         "text": pl.String,
         "golds": pl.List(pl.String),
         "golds_norm": pl.List(pl.String),
         "identical": pl.Int64,
-        "tool_calls_json": pl.String,
+        "read": pl.String,
         "finish_reason": pl.String,
         "error_type": pl.String,
     }
@@ -353,9 +353,7 @@ BROKEN = '[{"name": "f", "arguments": "{"}]'
 
 def calling(calls: str | None, text: str = "", **given: Any) -> tuple[float, str | None]:
     """Score and label of a reply under `tool_call`, where f() is right."""
-    row = one(
-        text, ['{"name": "f", "arguments": {}}'], metric="tool_call", called=bool(calls), tool_calls_json=calls, **given
-    )
+    row = one(text, ['{"name": "f", "arguments": {}}'], metric="tool_call", called=bool(calls), read=calls, **given)
     return row["score"], row["failure_label"]
 
 
@@ -406,7 +404,7 @@ def test_the_first_fault_of_tool_calls_is_a_flag(calls: str | None, flags: str) 
     other = {"name": "g", "parameters": {"type": "object"}}
     offered = {"tools": [{"type": "function", "function": function} for function in (tool, other)]}
     golds, needed = ['{"name": "f", "arguments": {}}'], json.dumps(offered)
-    row = one("", golds, metric="tool_call", called=bool(calls), tool_calls_json=calls, needed_json=needed)
+    row = one("", golds, metric="tool_call", called=bool(calls), read=calls, needed_json=needed)
     assert row["flags"] == flags
     failed = one(None, golds, metric="tool_call", error_type="http", needed_json=needed)
     assert failed["flags"] == ""  # it made no call, right or wrong

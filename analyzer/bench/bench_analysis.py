@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analyzer.bench import stored_figures
+from analyzer.bench.figure_json import finite
 from analyzer.bench.figures.points import Point, points
 from analyzer.bench.figures.quantiles import Summary
 from analyzer.bench.figures.slo import MISSED
@@ -18,9 +19,10 @@ from analyzer.bench.quality.load_loss import LoadLoss, LossRule, load_losses
 from analyzer.bench.quality.scored_stages import UNLOADED, score_stages, scored_levels
 from analyzer.bench.read import stage_facts
 from analyzer.bench.read.request_metrics import with_metrics
-from analyzer.bench.report import bench_report, bench_verdict, conversation_tables
+from analyzer.bench.report import bench_report, bench_verdict, conversation_tables, part_tables
 from analyzer.bench.report.as_tools import FORMULAS, AsTool, as_tool
 from analyzer.bench.report.level_comparison import level_rows
+from analyzer.bench.stored_parts import parts_json
 from analyzer.read.runs import newest_generation
 from analyzer.read.snapshot import snapshot
 from analyzer.store.tables import as_columns
@@ -69,7 +71,12 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
         conn.close()
     lines = ["nothing was measured yet"]
     if loads:
-        tables = [bench_verdict.table(loads), conversation_tables.lines(loads), bench_verdict.server_table(loads)]
+        tables = [
+            bench_verdict.table(loads),
+            part_tables.lines(loads),
+            conversation_tables.lines(loads),
+            bench_verdict.server_table(loads),
+        ]
         lines = [*(line for table in tables if table for line in (*table, "")), *bench_verdict.verdict(loads)]
     if losses:
         lines += ["", *quality_words.sentences(losses)]
@@ -103,6 +110,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
                 "replies": stored_figures.replies_json(point),
                 **stored_figures.conversations_json(point),
                 **stored_figures.shared_json(point),
+                "parts": parts_json(point),
                 "client_bound": list(point.client_bound),
             }
             for point in loads
@@ -133,7 +141,7 @@ def measured(
 
 def quality_json(loss: LoadLoss) -> Json:
     """A row of bench_quality as --json has it: numbers that are not known are null, and beside them the sentence."""
-    row = {name: stored_figures.finite(v) if isinstance(v, float) else v for name, v in as_columns(loss).items()}
+    row = {name: finite(v) if isinstance(v, float) else v for name, v in as_columns(loss).items()}
     public = _public(row) | {"within_noise": None if loss.within_noise is None else bool(loss.within_noise)}
     says = None if loss.is_control else quality_words.load_sentence(loss)
     return public | {"method": loss.asked, "sentence": says}

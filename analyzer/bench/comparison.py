@@ -153,10 +153,16 @@ def _what_differs(a: StageResult, b: StageResult) -> list[str]:
         "model": (a.stage.model_name, b.stage.model_name),
         "server": (a.stage.engine_name, b.stage.engine_name),
         "workload": (a.stage.workload, b.stage.workload),
+        "models": (_models(a), _models(b)),
         "seed": (a.stage.seed, b.stage.seed),
         "prefix cache": (a.cache.state, b.cache.state),
     }
     return [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
+
+
+def _models(result: StageResult) -> str:
+    """'base 3, lora-a 1': models that shared a load by weight; '-' for one."""
+    return ", ".join(f"{model['name']} {model['weight']:g}" for model in result.stage.plan.get("models", ())) or "-"
 
 
 def _differences(p: Point, q: Point, alpha: float) -> list[FigureDifference]:

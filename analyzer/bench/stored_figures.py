@@ -1,18 +1,19 @@
 """Derived rows of a bench -> SQLite, whole groups at a time."""
 
-import json
 import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from analyzer.bench.figure_json import dumps, estimate_json, finite, objective_json
 from analyzer.bench.figures.conversation_figures import METRICS
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.saturation import LoadZone, highest_within, knee
 from analyzer.bench.figures.stage_results import StageResult
 from analyzer.bench.quality.load_loss import LoadLoss
 from analyzer.bench.read.server_side import Drafting
+from analyzer.bench.stored_parts import BenchPart, part_rows
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
 from analyzer.store.tables import BenchConversations, BenchTurn, as_columns, columns
 from kvt_async.contract.schema import lacking
@@ -20,13 +21,14 @@ from kvt_async.contract.schema import lacking
 Json = dict[str, Any]
 
 
-BENCH_VERSION = "2"  # raise it whenever a stored figure of a bench could change
+BENCH_VERSION = "3"  # raise it whenever a stored figure of a bench could change
 STAGE = "bench"
 TABLES = {
     "bench_points": ("level", "load"),
     "bench_zones": ("level", "kind"),
     "bench_turns": ("level", "load", "turn"),
     "bench_conversations": ("level", "load"),
+    "bench_parts": BenchPart.KEY,
     "bench_quality": LoadLoss.KEY,
     "bench_stats": ("run_id", "metric"),
     "run_evidence": ("run_id",),
@@ -53,6 +55,7 @@ def table_rows(
         "bench_zones": [about | zone | mark for zone in zones],
         "bench_turns": [about | as_columns(row, **mark) for point in points for row in turn_rows(point)],
         "bench_conversations": [about | as_columns(row, **mark) for point in points for row in talk_rows(point)],
+        "bench_parts": [about | as_columns(row, **mark) for point in points for row in part_rows(point)],
         "bench_quality": [row | mark for row in of_answers],
         "bench_stats": [row | mark for result in results for row in stat_rows(result)],
         "run_evidence": [as_columns(result.budget.row, **mark) for result in results if result.budget is not None],
@@ -133,21 +136,7 @@ def point_row(group: str, generation: int, point: Point) -> Json:
         "token_source": sources.pop() if len(sources) == 1 else "mixed",
         "figures_json": dumps({name: figure_json(point, name) for name in point.figures}),
         "with_failures_json": dumps({name: finite(value) for name, value in point.censored.items()}),
-        "objectives_json": dumps(
-            [
-                {
-                    "name": f.objective.name,
-                    "limit_s": f.objective.limit_s,
-                    "seen_s": finite(f.value_s),
-                    "verdict": f.verdict,
-                    "n": f.n,
-                    "n_beyond": f.n_beyond,
-                    "n_needed": f.n_needed,
-                    "n_unknown": f.n_unknown,
-                }
-                for f in point.findings
-            ]
-        ),
+        "objectives_json": dumps([objective_json(finding) for finding in point.findings]),
         "server_json": dumps(_server(point)),
     }
 
@@ -221,14 +210,7 @@ def budget_json(point: Point) -> Json | None:
 def figure_json(point: Point, name: str) -> Json:
     """A figure with its interval; a time with each repeat's own and with this client's error."""
     estimate = point.figures[name]
-    figure: Json = {
-        "value": finite(estimate.value),
-        "low": finite(estimate.low),
-        "high": finite(estimate.high),
-        "method": estimate.method,
-    }
-    if estimate.reason is not None:
-        figure |= {"reason": estimate.reason, "n_needed": estimate.n_needed}
+    figure = estimate_json(estimate)
     if name in point.repeats:
         figure["repeats"] = [finite(value) for value in point.repeats[name]]
     if name.endswith("_s") and not name.endswith("_per_s"):
@@ -261,15 +243,6 @@ def replies_json(point: Point) -> Json:
             "share": finite(lengths.output_share),
         },
     }
-
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no number for it."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def dumps(value: object) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def _server(point: Point) -> Json:

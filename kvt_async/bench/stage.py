@@ -333,6 +333,7 @@ def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None, shape
         "repeats": bench.repeats,
         **({"requests": "auto", "max_s": bench.max_s} if bench.requests == "auto" else {}),
         **({"shape": shape} if shape is not None else {}),
+        **({"models": [model.model_dump(mode="json") for model in bench.models]} if bench.models else {}),
         **({"warm_up_places": bench.warm_up.places} if bench.warm_up.places is not None else {}),
         "stream": settings.engine.stream,
         "engine_loop": settings.engine.loop,

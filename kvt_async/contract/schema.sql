@@ -927,6 +927,27 @@ CREATE TABLE IF NOT EXISTS bench_conversations ( -- bench: the measured conversa
     PRIMARY KEY (exp_group_id, generation, level, load)
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS bench_parts (        -- bench: a load by its parts: steps, slices of a ramp, models, limits broken
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    level        TEXT NOT NULL,                 -- label of the level; '': levels are not benched
+    load         TEXT NOT NULL,                 -- label of the load
+    kind         TEXT NOT NULL,                 -- step | slice (of a ramp) | model | break (of an objective)
+    part         INTEGER NOT NULL,              -- 0, 1, ... of its kind
+    name         TEXT NOT NULL,                 -- '8/s', '4.8 to 6.7/s', a model, an objective
+    value        REAL,                          -- requests/s or in flight; of a model its share by weight; of a break
+                                                --   where it lies, NULL: none can be told
+    begins_s     REAL,                          -- of the load's measured part; NULL: it has no time of its own
+    ends_s       REAL,
+    n            INTEGER NOT NULL,              -- measured requests with an outcome that its figures are of
+    n_failed     INTEGER NOT NULL,              -- of them, failed; of a break, beyond the limit
+    n_margin     INTEGER NOT NULL,              -- more at its head that are in no figure
+    figures_json TEXT NOT NULL,                 -- {name: {value, low, high, method}}: METRIC_STAT_s, of steps *_per_s
+    objectives_json TEXT NOT NULL,              -- as of bench_points
+    fingerprint  TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, level, load, kind, part)
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS bench_zones (        -- bench: knee of a ladder, highest load within the objectives
     exp_group_id TEXT NOT NULL,
     generation   INTEGER NOT NULL,

@@ -47,6 +47,7 @@ DERIVED_TABLES = (
     "bench_points",
     "bench_turns",
     "bench_conversations",
+    "bench_parts",
     "bench_zones",
     "bench_quality",
     "analysis_state",
@@ -69,13 +70,14 @@ SINCE = {
     "outcome_changes": 3,
     "bench_turns": 3,
     "bench_conversations": 3,
+    "bench_parts": 3,
     "suite_stats": 3,
     "suite_summary": 3,
 }
 
 
 MADE_WHEN_WANTED = frozenset(  # a database without them is whole
-    {"merges", "bench_requests", "bench_turns", "bench_conversations", "bench_quality"}
+    {"merges", "bench_requests", "bench_turns", "bench_conversations", "bench_parts", "bench_quality"}
 )
 
 

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.figures.load_parts import first_break
+from analyzer.verify.findings import verified
 from kvt_async.bench.arrivals import n_in_shape, shape_begins_s, shaped_offsets_ns, unit_gaps
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.load_steps import Load
@@ -16,6 +19,7 @@ from kvt_async.bench.rival_keys import settled
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.load_shape import Leg, LoadShape
+from kvt_async.contract.paths import run_paths
 from tests.servers.openai_server import Script, serving
 from tests.worlds import bench_settings, query
 
@@ -153,6 +157,15 @@ async def test_steps_are_sent_as_stored_in_one_window_and_a_second_bench_has_not
     assert query(config, "SELECT load, rate_per_s, n_measured FROM bench_stages") == [
         ("steps 40, 160, 40/s of 0.25 s constant", 160.0, 60)
     ]
+    (point,) = bench_stages(config)["points"]
+    parts = point["parts"]
+    assert [(part["kind"], part["name"], part["n"] + part["n_margin"]) for part in parts] == [
+        ("step", "40/s", 9), ("step", "160/s", 40), ("step", "40/s", 11)
+    ]  # fmt: skip
+    assert parts[2]["figures"]["settled_s"] is not None
+    assert point["figures"]["requests_per_s"]["reason"].startswith("the load changes")
+    assert point["figures"]["in_flight_peak"]["value"] >= 1
+    assert verified(run_paths(config.output.runs_dir, "b", config.db.path).db).total.n_differences == 0
 
 
 async def test_steps_of_a_closed_loop_add_and_take_away_places(tmp_path: Path) -> None:
@@ -194,3 +207,23 @@ async def test_a_warm_up_by_places_ends_once_every_place_has_given_back_a_reques
     assert query(config, "SELECT json_extract(plan_json, '$.warm_up_places') FROM bench_stages") == [(2.0,)]
     ((n,),) = query(by_latency, "SELECT n_warm_up FROM bench_stages")
     assert n >= 3, "rate x latency requests are under way, three times over"
+
+
+def test_a_ramp_breaks_a_limit_where_more_than_the_share_is_beyond_it_from_there_on() -> None:
+    sizes = np.linspace(0, 20, 2000)
+    assert first_break(sizes, sizes > 12, 0.01) == pytest.approx(12, abs=0.02)
+    rng = np.random.default_rng(1)
+    growing = rng.random(2000) < np.clip((sizes - 10) / 10, 0, 1)
+    assert 10 <= first_break(sizes, growing, 0.1) <= 12.5
+    assert math.isnan(first_break(sizes, np.zeros(2000, dtype=bool), 0.01))
+    last = np.zeros(2000, dtype=bool)
+    last[-1] = True
+    assert math.isnan(first_break(sizes, last, 0.01)), "one slow request at the very end is chance"
+    scattered = rng.random(2000) < 0.004
+    assert math.isnan(first_break(sizes, scattered, 0.1))
+
+
+def test_a_server_that_keeps_a_limit_is_seldom_said_to_break_it() -> None:
+    sizes, rng = np.linspace(0, 20, 400), np.random.default_rng(2)
+    told = sum(not math.isnan(first_break(sizes, rng.random(400) < 0.1, 0.1)) for _ in range(300))
+    assert told <= 17, "the 99.9% bound of a share of 2.5%: the very share that is allowed, and nothing but chance"

@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from analyzer.bench.figures.conversation_figures import ConversationFigures, TurnStats, by_conversation, by_turn
+from analyzer.bench.figures.load_parts import LoadPart, RampBreak, breaks_of, parts_of
 from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.figures.slo import Finding, Objective, judge
@@ -29,6 +30,8 @@ BESIDE: dict[str, Callable[[StageResult], float]] = {  # without an interval
     "goodput_per_s": lambda r: r.goodput,
     "requests_by_share_per_s": lambda r: r.rates.by_share,
     "output_tokens_by_arrival_per_s": lambda r: r.rates.by_arrival,
+    "in_flight_mean": lambda r: r.parts.in_flight_mean,
+    "in_flight_peak": lambda r: float(r.parts.in_flight_peak),
 }
 STATS = ("mean", *LEVELS, "max")
 HEADLINES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "latency_p50_s", "latency_p99_s")
@@ -54,6 +57,8 @@ class Point:
     repeats: dict[str, tuple[float, ...]]
     censored: dict[str, float]
     findings: tuple[Finding, ...]
+    parts: tuple[LoadPart, ...] = ()  # steps or slices of the load, and models that share it
+    breaks: tuple[RampBreak, ...] = ()  # where a ramp broke its objectives
     turns: tuple[TurnStats, ...] = ()  # of conversations, else empty
     conversations: ConversationFigures | None = None
 
@@ -195,6 +200,8 @@ def _point(results: list[StageResult], alpha: float) -> Point:
         repeats=repeats,
         censored=censored,
         findings=tuple(finding_of(name, limit, results, alpha) for name, limit in stage.slo.items()),
+        parts=parts_of(results, alpha),
+        breaks=breaks_of(results),
         turns=tuple(by_turn(talks)) if talks else (),
         conversations=by_conversation(talks) if talks else None,
     )
@@ -219,7 +226,8 @@ def _rate(name: str, results: list[StageResult], alpha: float) -> Estimate:
 
 def _beside(name: str, results: list[StageResult]) -> Estimate:
     values = [BESIDE[name](result) for result in results]
-    return Estimate(float(np.mean(values)), math.nan, math.nan, WITHIN)
+    most = max(values) if name == "in_flight_peak" else float(np.mean(values))
+    return Estimate(most, math.nan, math.nan, WITHIN)
 
 
 def _latency(metric: str, stat: str, results: list[StageResult], alpha: float) -> Estimate:

@@ -11,6 +11,7 @@ import polars as pl
 
 from analyzer.bench.figures import rates, schedule, slo
 from analyzer.bench.figures.conversation_figures import turns_of
+from analyzer.bench.figures.part_facts import PartFacts, part_facts
 from analyzer.bench.figures.quantiles import Summary, summarise
 from analyzer.bench.read import request_metrics, server_side, stage_facts
 from analyzer.bench.read.applied_budget import AppliedBudget, budget_of
@@ -72,6 +73,7 @@ class StageResult:
     token_source: str  # usage | chunks | mixed | none
     lengths: LengthCheck
     timeline: pl.DataFrame  # see timeline.py
+    parts: PartFacts
     turns: pl.DataFrame | None  # see conversation_figures.turns_of; None: no conversations
 
     @property
@@ -104,6 +106,7 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: fl
     side = server_side.server_side(stage, frame, told)
     return StageResult(
         stage=stage,
+        parts=part_facts(stage, frame, answered, failed),
         n_started=measured.height,
         n_answered=answered.height,
         n_failed=failed.height,

@@ -52,6 +52,7 @@ REQUESTS: dict[str, Any] = {
     "http_status": pl.Int64,
     "n_attempts": pl.Int64,
     "empty": pl.Int64,
+    "model": pl.String,
     "conversation_idx": pl.Int64,
     "turn_idx": pl.Int64,
     "think_ns": pl.Int64,
@@ -83,7 +84,7 @@ SELECT a.request_id, coalesce(t.session_id, a.session_id), a.phase,
        (SELECT count(*) FROM attempts n WHERE n.request_id = a.request_id),
        p.text = '' AND ifnull(p.reasoning, '') = '' AND m.first_tool_ns IS NULL
            AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call'),
-       q.conversation_idx, q.turn_idx, q.think_ns, q.shared_tokens
+       q.model, q.conversation_idx, q.turn_idx, q.think_ns, q.shared_tokens
 FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id
 LEFT JOIN bench_requests q ON q.request_id = r.request_id

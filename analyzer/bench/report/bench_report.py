@@ -16,7 +16,7 @@ from analyzer.bench.quality.load_loss import LoadLoss
 from analyzer.bench.quality.loss_chart import loss_chart
 from analyzer.bench.quality.quality_words import quality_table, sentences
 from analyzer.bench.read.applied_budget import UNPROVEN
-from analyzer.bench.report import bench_charts, bench_tables, bench_verdict, conversation_tables
+from analyzer.bench.report import bench_charts, bench_tables, bench_verdict, conversation_tables, part_tables
 from analyzer.bench.report.bench_definitions import DEFINITIONS
 from analyzer.bench.report.level_comparison import LevelRow, level_table, pareto
 from analyzer.charts.picture_files import Picture, save
@@ -112,6 +112,8 @@ def page_context(benched: Benched, now: datetime) -> dict[str, Any]:
         "loads": bench_tables.loads(points),
         "latencies": bench_tables.latencies(points),
         "lengths": bench_tables.lengths(points),
+        "parts": part_tables.parts_table(points, models=False),
+        "models": part_tables.parts_table(points, models=True),
         "turns": conversation_tables.turns(points),
         "talks": conversation_tables.talks(points),
         "objectives": bench_tables.objectives(points),

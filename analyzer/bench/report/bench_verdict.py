@@ -11,6 +11,7 @@ from analyzer.bench.read.applied_budget import UNPROVEN, of_all
 from analyzer.bench.report import server_words
 from analyzer.bench.report.as_tools import AsTool
 from analyzer.bench.report.numbers import ms, plain, share
+from analyzer.bench.report.part_words import parts_sentence
 from analyzer.bench.report.trust import trust
 from kvt_async.contract.vocabulary import EvidenceStatus
 
@@ -91,6 +92,8 @@ def verdict(points: Sequence[Point]) -> list[str]:
 def _what(points: Sequence[Point]) -> str:
     if len(points) == 1:
         point = points[0]
+        if (told := parts_sentence(point)) is not None:
+            return f"{'; '.join((told, *map(objective, point.findings)))}."
         text = (
             f"At {name_of(point, level=False)} the server completed {_done(point)}, "
             f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"

@@ -17,13 +17,18 @@ def workload_overrides(path: str) -> list[str]:
         raise ConfigError(
             f"there is no file {path!r}",
             where="--workload",
-            do="Give a manifest.json (or its folder) or a .jsonl file of prompts.",
+            do="Give a manifest.json (or its folder), a .jsonl file of prompts or a trace.",
         )
     return [f"bench.workload.kind={kind_of(file)}", f'bench.workload.path="{file}"']
 
 
 def kind_of(file: Path) -> str:
-    """'manifest' or 'jsonl'; what neither reader takes is refused by the one that is asked."""
+    """'manifest', 'trace' or 'jsonl'; what no reader takes is refused by the one that is asked."""
     with file.open("rb") as content:
         head = content.read(_HEAD_BYTES)
-    return "manifest" if head.startswith(b'{\n"format": "kvt-manifest') else "jsonl"
+    if head.startswith(b'{\n"format": "kvt-manifest'):
+        return "manifest"
+    first = head.strip().split(b"\n")[0].lower()
+    is_table = not first.startswith((b"{", b"[")) and first.count(b",") >= 2
+    has_lengths = b'"input_length"' in first or b'"hash_ids"' in first
+    return "trace" if is_table or has_lengths or head.startswith(b"\x1f\x8b") else "jsonl"

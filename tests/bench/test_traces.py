@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvt_async.bench.traces import seen_prefixes
 from kvt_async.bench.traces.seen_prefixes import MOST_DENSE, SeenPrefixes
 from kvt_async.bench.traces.trace_files import TraceFile
 from kvt_async.bench.traces.trace_rows import TraceRow
@@ -193,6 +194,17 @@ def test_a_token_is_shared_where_it_came_before_after_the_same_predecessors(
         heads = [tuple(tokens[:n]) for n in range(1, len(tokens) + 1)]
         assert seen.shared(ids, len(tokens)) == sum(1 for _ in itertools.takewhile(known.__contains__, heads))
         known.update(heads)
+
+
+def test_what_is_remembered_of_a_trace_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_prefixes, "SLOTS", 8)
+    monkeypatch.setattr(seen_prefixes, "MOST_PLACES", 3)
+    seen = SeenPrefixes(lambda k: k)
+    for n in range(100):  # each comes at once again, with an id that names all before it and with one that doesn't
+        assert [seen.shared([n], 1), seen.shared([n], 1), seen.shared([f"text {n}"], 1)] == [0, 1, 0]
+        assert seen.shared([f"text {n}"], 1) == 1
+    assert (len(seen._ids), len(seen._places)) == (8, 3)
+    assert [seen.shared([99], 1), seen.shared([0], 1)] == [1, 0]
 
 
 def test_the_known_trace_shares_what_it_says(tmp_path: Path) -> None:

@@ -298,8 +298,12 @@ def test_the_kind_of_a_workloads_file_is_seen(tmp_path: Path) -> None:
     manifest = prepare(rows, report=lambda _: None).path
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "hi"}\n')
+    trace, table = tmp_path / "t.jsonl", tmp_path / "t.csv"
+    trace.write_text('{"timestamp": 0, "input_length": 4, "output_length": 4, "hash_ids": [1]}\n')
+    table.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,374,44\n")
     for given, file, kind in ((manifest, manifest, "manifest"), (manifest.parent, manifest, "manifest"),
-                              (prompts, prompts, "jsonl")):  # fmt: skip
+                              (prompts, prompts, "jsonl"), (trace, trace, "trace"),
+                              (table, table, "trace")):  # fmt: skip
         work = settings("reference", *workload_overrides(str(given))).bench.workload
         assert (work.kind, work.path) == (kind, str(file))
     with pytest.raises(ConfigError, match="there is no file"):

@@ -8,8 +8,10 @@ thread as soon as the reply before it is there, so that the user's thinking pays
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from functools import partial
 from itertools import groupby
 
 import orjson
@@ -102,6 +104,10 @@ class ConversationSchedule:
     replies: Replies
     more: Iterable[int] = ()
     planned: dict[int, PlannedRequest] = field(default_factory=dict)  # by place; own history: what can be made by now
+    hand: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "turns")
+    )  # one prompt at a time: each
+    # thread at work makes the loop wait for the interpreter, and stamps late
 
     @property
     def n(self) -> int:
@@ -200,7 +206,7 @@ class RestOfConversation:
             calls = orjson.dumps(reply.tool_calls).decode() if reply.tool_calls else None
             opened = schedule.workload.opens_reasoning
             self.replies.append(said(reply.text, reply.reasoning, calls, reply.finish_reason, opened=opened))
-            planned = await asyncio.to_thread(self._made, place)
+            planned = await self._made(place)
             if not place.stored:
                 rows += maker.rows(planned, None, self.session_id, utc_now())
         request = maker.request(planned, place.attempts_before)
@@ -216,7 +222,7 @@ class RestOfConversation:
         rows, outcomes = list[Row](), list[Outcome]()
         for place in self.places:
             if place.seq not in schedule.planned and not place.stored:
-                unmade = _never_made(await asyncio.to_thread(self._made, place))
+                unmade = _never_made(await self._made(place))
                 rows += maker.rows(unmade, None, self.session_id, now)
             run_id, name = maker.stage.run.run_id, maker.request_id(place.seq)
             unsent = Request(name, run_id, f"p{place.seq}", (), "", b"", False, 0, 0)
@@ -225,9 +231,10 @@ class RestOfConversation:
         self.places.clear()
         return rows, outcomes
 
-    def _made(self, place: WindowPlace) -> PlannedRequest:
-        replies = {self.conversation: self.replies}
-        (planned,) = self.schedule.maker.plan([place.seq], measured=place.measured, replies=replies)
+    async def _made(self, place: WindowPlace) -> PlannedRequest:
+        plan, replies = self.schedule.maker.plan, {self.conversation: self.replies}
+        make = partial(plan, [place.seq], measured=place.measured, replies=replies)
+        (planned,) = await asyncio.get_running_loop().run_in_executor(self.schedule.hand, make)
         return planned
 
 

@@ -16,7 +16,7 @@ from analyzer.bench.figures.slo import MISSED
 from analyzer.bench.figures.stage_results import StageResult, result_of
 from analyzer.bench.quality import quality_words
 from analyzer.bench.quality.load_loss import LoadLoss, LossRule, load_losses
-from analyzer.bench.quality.scored_stages import UNLOADED, score_stages, scored_levels
+from analyzer.bench.quality.scored_stages import score_stages, scored_levels
 from analyzer.bench.read import stage_facts
 from analyzer.bench.read.request_metrics import with_metrics
 from analyzer.bench.report import bench_report, bench_verdict, conversation_tables, part_tables
@@ -134,7 +134,7 @@ def measured(
     """Every stage, every load that anything was sent of, and the zones: all from the facts."""
     stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
     results = [result_of(reader, stage, alpha) for stage in stages]
-    under_load = [result for result in results if result.n_started and result.stage.purpose != UNLOADED]
+    under_load = [result for result in results if result.n_started and not result.stage.is_unloaded]
     loads = points(under_load, alpha)
     return results, loads, stored_figures.zone_rows(loads)
 

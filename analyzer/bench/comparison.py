@@ -137,7 +137,7 @@ def _read(name: str) -> list[Point]:
     conn = connect_for_reading(where / DB_NAME if where.is_dir() else where)
     try:
         with snapshot(conn) as reader:
-            return points([r for r in _results(reader) if r.n_started], ALPHA)
+            return points([r for r in _results(reader) if r.n_started and not r.stage.is_unloaded], ALPHA)
     finally:
         conn.close()
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from analyzer.bench.bench_analysis import bench_stages
 from analyzer.bench.bench_checks import check_bench
+from analyzer.bench.comparison import compare
 from analyzer.verify.verification import verify
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.contract.check_settings import Assertion
@@ -95,6 +96,8 @@ async def test_a_planted_loss_is_found_at_its_load_and_at_no_other(tmp_path: Pat
     page = (tmp_path / "runs/b/bench_report.md").read_text(encoding="utf-8")
     assert "## Quality under load" in page
     assert status(settings)["ahead"] == 0
+    comparison = compare(str(tmp_path / "runs/b"), str(tmp_path / "runs/b"))
+    assert "unloaded" not in str(comparison), "it is no load to be compared either"
     of_golds = """SELECT count(*), count(DISTINCT x.example_id) FROM requests r JOIN runs u USING (run_id)
         JOIN examples x ON x.dataset_id = u.dataset_id AND x.example_id = r.example_id
         JOIN bench_requests b ON b.request_id = r.request_id AND b.example_id = r.example_id"""

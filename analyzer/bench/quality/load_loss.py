@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analyzer.bench.quality.scored_stages import UNLOADED, Arm, ScoredLevel, arm_of
+from analyzer.bench.quality.scored_stages import Arm, ScoredLevel, arm_of
 from analyzer.bench.read.stage_facts import run_of
 from analyzer.read import examples
 from analyzer.stats.load_losses import ArmShares, LoadTests, LoadVerdict, loss_by_failures, verdicts
@@ -23,6 +23,7 @@ from analyzer.summarise.guessing_floor import Floors, Headroom, floors, headroom
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+UNLOADED = "unloaded"  # label of the load that is none
 CONTROL = "control"  # verdict of the prompts asked unloaded once more
 
 

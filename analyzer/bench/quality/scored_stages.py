@@ -27,7 +27,6 @@ from kvt_async.contract.shards.group_databases import GroupDatabase
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-UNLOADED = "unloaded"  # purpose of a stage, and label of its load
 _ANSWERS = """SELECT r.example_id, s.score, p.request_id IS NULL, p.finish_reason FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id AND a.phase = 'measured'
 LEFT JOIN scores s ON s.request_id = r.request_id LEFT JOIN responses p ON p.request_id = r.request_id
@@ -60,8 +59,8 @@ def scored_levels(stages: Sequence[StageFacts]) -> list[ScoredLevel]:
     levels = []
     for level in dict.fromkeys(stage.level for stage in scored):
         of_level = [stage for stage in scored if stage.level == level]
-        askings = sorted((s for s in of_level if s.purpose == UNLOADED), key=lambda s: s.repeat_idx)
-        under_load = sorted((s for s in of_level if s.purpose != UNLOADED), key=lambda s: (s.value, s.load))
+        askings = sorted((s for s in of_level if s.is_unloaded), key=lambda s: s.repeat_idx)
+        under_load = sorted((s for s in of_level if not s.is_unloaded), key=lambda s: (s.value, s.load))
         by_load = {
             load: tuple(s for s in under_load if s.load == load) for load in dict.fromkeys(s.load for s in under_load)
         }

@@ -207,6 +207,11 @@ class StageFacts:
         return None if kept is None else LoadShape.of_json(kept)
 
     @property
+    def is_unloaded(self) -> bool:
+        """Whether it is no load, but what answers under loads are compared with."""
+        return self.purpose == "unloaded"
+
+    @property
     def partial(self) -> bool:
         """Whether requests are owed that no stop rule excused."""
         excused = bool(self.windows) and self.windows[-1].reason == EndReason.STOP_RULE

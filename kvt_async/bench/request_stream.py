@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from kvt_async.bench.arrivals import offsets_ns
+from kvt_async.bench.arrivals import offsets_ns, shaped_offsets_ns
 from kvt_async.bench.prepared_requests import BodyFile, Maker, PlannedRequest
 from kvt_async.bench.sending_window import Arrival
 from kvt_async.bench.stage import Left, Stage
@@ -136,4 +136,8 @@ class RequestStream(AbstractAsyncContextManager["RequestStream"]):
             return None
         if stage.load.shape is not None:
             return np.array(stage.offsets_ns(0, self._left), dtype=np.int64)
-        return offsets_ns(stage.load, len(self._numbers), (stage.seed, stage.repeat))
+        key = (stage.seed, stage.repeat)
+        if stage.load.shape is None:
+            return offsets_ns(stage.load, len(self._numbers), key)
+        seqs, _ = stage.numbers(self._left)
+        return shaped_offsets_ns(stage.load, stage.n_warm_up, seqs, key, resumes=self._left is not None)

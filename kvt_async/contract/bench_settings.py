@@ -245,6 +245,8 @@ class Bench(Section):
             raise ValueError(
                 f"{max(rates):g} requests a second for {self.duration_s:g} s are more than {MOST_REQUESTS:,} requests"
             )
+        if self.workload.kind == "trace" and self.warm_up.places is not None:
+            raise ValueError("warm_up.places is not for workload.kind: trace: say how many warm up, requests or rounds")
         if self.replays and self.workload.kind != "trace":
             raise ValueError("replay and sweep_speed need workload.kind: trace, whose timestamps are the schedule")
         self._check_shape()

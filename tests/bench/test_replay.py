@@ -113,6 +113,17 @@ async def test_a_killed_replay_goes_on_with_what_has_no_outcome(tmp_path: Path, 
     assert (first, n) == (0, 100 - done_before), "the rest begins at once, without a warm-up"
 
 
+async def test_a_load_of_steps_takes_the_lengths_of_a_trace(tmp_path: Path, trace: tuple[str, ...]) -> None:
+    async with serving(Script()) as (_, url):
+        settings = bench_settings(tmp_path, url, *trace, "bench.steps=[{rate: 40, for_s: 0.5}, {rate: 80, for_s: 0.5}]")
+        report = await run(settings, QUIET)
+    assert (report.exit_code, report.pending) == (0, 0)
+    rows = query(settings, "SELECT offset_ns FROM bench_arrivals WHERE phase = 'measured' ORDER BY offset_ns")
+    begun = rows[0][0] / 1e9
+    assert 35 < len(rows) < 90
+    assert sum(at / 1e9 - begun > 0.5 for (at,) in rows) > len(rows) / 2
+
+
 @pytest.mark.parametrize("load", [("bench.rate=200",), ("bench.concurrency=4",)])
 async def test_without_a_replay_only_the_lengths_of_a_trace_are_sent_and_it_begins_again_at_its_end(
     tmp_path: Path, trace: tuple[str, ...], load: tuple[str, ...]
@@ -131,3 +142,8 @@ async def test_without_a_replay_only_the_lengths_of_a_trace_are_sent_and_it_begi
 async def test_a_replay_needs_a_trace(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="replay and sweep_speed need workload"):
         bench_settings(tmp_path, "http://127.0.0.1:9/v1", "bench.replay=true")
+
+
+async def test_a_trace_does_not_warm_up_by_places(tmp_path: Path, trace: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"warm_up\.places is not for workload\.kind: trace"):
+        bench_settings(tmp_path, "http://127.0.0.1:9/v1", *trace, "bench.concurrency=2", "bench.warm_up.places=1")

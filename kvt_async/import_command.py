@@ -51,7 +51,7 @@ def import_(
     """
     from kvt_async.imports.foreign_log import LogChoice
 
-    facts = imported(levels, group, LogChoice(task, metric, filter_), Terms(unit, margin, runs_dir), quiet or as_json)
+    facts = imported(levels, group, LogChoice(task, metric, filter_), Terms(unit, margin, runs_dir))
     if as_json:
         typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
     elif not quiet:
@@ -68,9 +68,7 @@ class Terms:
     runs_dir: str
 
 
-def imported(
-    levels: Sequence[str], group: str, wanted: "LogChoice", terms: Terms, shows_nothing: bool
-) -> dict[str, Any]:
+def imported(levels: Sequence[str], group: str, wanted: "LogChoice", terms: Terms) -> dict[str, Any]:
     """Read and write; what came of it, with `lines` for a person. Raises ConfigError and ContractMismatchError."""
     from kvt_async.contract.load import load_settings
     from kvt_async.imports.imported_group import import_logs

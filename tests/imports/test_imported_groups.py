@@ -30,7 +30,7 @@ FIRST, MATCH = LogChoice(filter="first"), LogChoice(metric="match:accuracy")
 
 
 def take(folder: Path, *levels: str, wanted: LogChoice = FIRST, group: str = "g") -> dict[str, Any]:
-    return imported(levels, group, wanted, Terms(Unit.FRACTION, None, str(folder)), shows_nothing=True)
+    return imported(levels, group, wanted, Terms(Unit.FRACTION, None, str(folder)))
 
 
 def rows(folder: Path, sql: str, group: str = "g") -> list[tuple[Any, ...]]:

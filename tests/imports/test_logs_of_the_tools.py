@@ -68,9 +68,7 @@ def test_an_inspect_log_is_taken_as_inspect_prints_it(tmp_path: Path, scorer: st
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
         printed[level] = json.loads(done.stdout.splitlines()[-1])[scorer]
     levels = [f"full={tmp_path / 'full'}", f"0.5={tmp_path / 'low'}"]
-    facts = imported(
-        levels, "g", LogChoice(metric=scorer), Terms(Unit.FRACTION, None, str(tmp_path)), shows_nothing=True
-    )
+    facts = imported(levels, "g", LogChoice(metric=scorer), Terms(Unit.FRACTION, None, str(tmp_path)))
     assert means(facts) == [(pytest.approx(printed["full"]), 40), (pytest.approx(printed["low"]), 40)]
     assert printed["low"] < printed["full"] == 1
 
@@ -90,5 +88,5 @@ def test_a_run_of_lm_eval_is_taken_as_lm_eval_prints_it(tmp_path: Path) -> None:
         (results,) = out.rglob("results_*.json")
         printed[level] = json.loads(results.read_text())["results"]["numbers"]["exact_match,none"]
     levels = [f"full={tmp_path / 'out_full'}", f"0.5={tmp_path / 'out_low'}"]
-    facts = imported(levels, "g", LogChoice(), Terms(Unit.FRACTION, None, str(tmp_path)), shows_nothing=True)
+    facts = imported(levels, "g", LogChoice(), Terms(Unit.FRACTION, None, str(tmp_path)))
     assert means(facts) == [(printed["full"], 12), (printed["low"], 12)]

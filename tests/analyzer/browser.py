@@ -6,14 +6,16 @@ keeps an event loop in the thread that it was started in: no test that has a loo
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import ConsoleMessage, Page, Playwright
+from playwright.sync_api import Error as PageError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FONTCONFIG = (
@@ -23,6 +25,7 @@ FONTCONFIG = (
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts")
 MISSING = "no headless Chromium on this machine: install Debian's chromium (apt-get install chromium)"
 PATIENCE_MS = 60_000
+POLL_MS = 25
 
 
 def find() -> str | None:
@@ -62,20 +65,21 @@ class Browser:
         self._chromium = chromium
         self._page: Page | None = None
 
-    def open(self, file: Path, *, width: int, height: int = 900, wait_for: str = "true") -> None:
-        """Load `file` offline at `width` CSS pixels and wait until the JavaScript `wait_for` is true."""
+    def open(self, place: Path | str, *, width: int, height: int = 900, wait_for: str = "true") -> None:
+        """Load a file offline, or an address, at `width` CSS pixels and wait until the JavaScript `wait_for` is
+        true."""
         if self._page is not None:
             self._page.context.close()
         self.requests, self.complaints = [], []
         context = self._chromium.new_context(
-            viewport={"width": width, "height": height}, is_mobile=width < 600, offline=True
+            viewport={"width": width, "height": height}, is_mobile=width < 600, offline=isinstance(place, Path)
         )
         context.set_default_timeout(PATIENCE_MS)
         self._page = context.new_page()
         self._page.on("request", lambda request: self.requests.append(request.url))
         self._page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self._page.on("console", self._heard)
-        self._page.goto(file.resolve().as_uri())
+        self._page.goto(place.resolve().as_uri() if isinstance(place, Path) else place)
         self.wait(wait_for)
 
     @property
@@ -85,8 +89,15 @@ class Browser:
         return self._page
 
     def wait(self, condition: str) -> None:
-        """Until a JavaScript condition is true; an error after a minute."""
-        self.page.wait_for_function(condition)
+        """Until a JavaScript condition is true, asked from outside: pages may forbid that text becomes code. An error
+        after a minute."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while True:
+            with suppress(PageError):  # the page is just going to another address
+                if self.page.evaluate(condition):
+                    return
+            assert time.monotonic() < deadline, f"never true: {condition}; {self.complaints}"
+            self.page.wait_for_timeout(POLL_MS)
 
     def js(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page."""

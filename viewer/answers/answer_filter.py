@@ -97,7 +97,7 @@ def masks_of(index: AnswerIndex, chosen: AnswerFilter, conn: sqlite3.Connection)
 
 
 def _among(column: pl.Series, places: list[int]) -> pl.Series:
-    return column.is_in(pl.Series(places, dtype=column.dtype))
+    return column.is_in(pl.Series(places, dtype=column.dtype).implode())
 
 
 def _outcome() -> pl.Expr:

@@ -23,7 +23,7 @@ from viewer.answers.changed_answers import changed_answers, shared_levels
 from viewer.answers.index_shelf import IndexShelf
 from viewer.groups.group_places import GroupPlace, group_places
 from viewer.groups.group_progress import ProgressBoard
-from viewer.pages.page_access import Doorkeeper
+from viewer.pages.page_access import Doorkeeper, Handler
 from viewer.pages.page_templates import rendered
 from viewer.pages.verdict_page import VerdictPage, verdict_page
 from viewer.pages.viewed_metrics import CONTENT_TYPE, metrics_page
@@ -44,7 +44,7 @@ class ViewApp:
         self._places: dict[str, GroupPlace] = {}
         self._listed_at = -LISTED_S
         self._listing = asyncio.Lock()
-        self.app = web.Application(middlewares=[doorkeeper.middleware], client_max_size=0)
+        self.app = web.Application(middlewares=[doorkeeper.middleware, _in_words], client_max_size=0)
         self.app.router.add_get("/", self.overview)
         self.app.router.add_get("/compare", self.compare)
         self.app.router.add_get("/g/{key}", self.group)
@@ -156,14 +156,12 @@ class ViewApp:
 
     async def api_compare(self, http: web.Request) -> web.Response:
         a, b = await self._two(http)
-        return _json(await asyncio.to_thread(_guarded, lambda: shared_levels(a, b)))
+        return _json(await asyncio.to_thread(shared_levels, a, b))
 
     async def api_changed(self, http: web.Request) -> web.Response:
         a, b = await self._two(http)
         task, level, after = (http.query.get(name, "") for name in ("task", "level", "after"))
-        return _json(
-            await asyncio.to_thread(_guarded, lambda: changed_answers(a, b, task, level, after=_number(after) or 0))
-        )
+        return _json(await asyncio.to_thread(changed_answers, a, b, task, level, after=_number(after) or 0))
 
     async def metrics(self, http: web.Request) -> web.Response:
         places = [place for place in (await self.places()).values() if not place.problem]
@@ -178,24 +176,26 @@ class ViewApp:
 
 
 async def _read(place: GroupPlace, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
-    """In a thread with a connection of its own. HTTPException for what can't be read, in words."""
+    """In a thread with a connection of its own."""
 
     def work() -> Answer:
         with closing(open_group(place.db)) as conn:
             return read(conn)
 
-    return await asyncio.to_thread(_guarded, work)
+    return await asyncio.to_thread(work)
 
 
-def _guarded(work: Callable[[], Answer]) -> Answer:
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What can't be read is said in words: 400 for what was asked wrongly, 409 for what lies in the folder."""
     try:
-        return work()
+        return await handler(request)
     except (KvtError, sqlite3.Error, OSError) as error:
         fault = explained(error)
         if fault is None:
             raise
-        kind: type[web.HTTPException] = web.HTTPBadRequest if isinstance(fault, ConfigError) else web.HTTPConflict
-        raise kind(text=visible("\n".join([fault.what, *fault.details]))) from None
+        status = 400 if isinstance(fault, ConfigError) else 409
+        return web.Response(status=status, text=visible("\n".join([fault.what, *fault.details])))
 
 
 def _shown(value: Any) -> Any:

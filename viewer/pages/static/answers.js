@@ -102,7 +102,8 @@ function one(answer) {
   levels.append(make("thead", {}, make("tr", {}, ...["Level", "Score", "Answer"].map((name) => make("th", { scope: "col" }, name)))),
     make("tbody", {}, ...answer.others.map((each) => make("tr", {}, make("th", { scope: "row", class: "t" }, each.level + (each.here ? " (shown)" : "")),
       make("td", {}, each.state === "response" ? number(each.score) : each.state), make("td", { class: "t" }, each.text || "(empty)")))));
-  return [make("h2", {}, answer.example), make("p", { class: "note" }, about), make("div", { class: "sides" }, ...sides), ...judged,
+  const back = make("button", { type: "button", class: "back", onclick: () => list.children[chosen]?.firstChild.focus() }, "Back to the list");
+  return [back, make("h2", {}, answer.example), make("p", { class: "note" }, about), make("div", { class: "sides" }, ...sides), ...judged,
     make("details", { id: "prompt" }, make("summary", {}, "Prompt"), ...messages, ...offered),
     make("details", {}, make("summary", {}, `All ${answer.others.length} answers to this example`), make("div", { class: "scroll" }, levels))];
 }

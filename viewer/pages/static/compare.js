@@ -10,14 +10,33 @@ async function verdicts(side, key) {
     at(`verdicts-${side}`).replaceChildren(make("p", { class: "problem" }, error.message));
   }
 }
-const signed = (value) => (value == null ? "-" : (value >= 0 ? "+" : "−") + number(Math.abs(value)));
+const fixed = (value) => (value == null ? "-" : value.toFixed(3));
+const signed = (value) => (value == null ? "-" : (value >= 0 ? "+" : "−") + fixed(Math.abs(value)));
+const options = { actions: false, renderer: "svg", ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+function curves(rows) {
+  const wide = matchMedia("(min-width: 760px)").matches, full = rows.filter((each) => each.series === "full");
+  const series = [...new Set(rows.map((each) => each.where.replace(/ [^ ]*$/, "")))].filter((name) => !name.endsWith("full"));
+  const values = series.flatMap((name) => [...rows.filter((each) => each.where.replace(/ [^ ]*$/, "") === name), ...full].flatMap((each) =>
+    [["A", each.acc_a], ["B", each.acc_b]].map(([group, accuracy]) => ({ series: name, budget: each.kv_budget, group, accuracy }))));
+  if (!values.length) return;
+  at("curves").hidden = false;
+  window.vegaEmbed(at("curves").querySelector(".chart"), {
+    $schema: "https://vega.github.io/schema/vega-lite/v6.json", data: { values }, columns: wide ? 3 : 1,
+    facet: { field: "series", type: "nominal", title: null, sort: null, header: { labelFontSize: 13, labelFontWeight: "bold" } },
+    spec: { width: wide ? 300 : 240, height: 150, mark: { type: "line", point: true },
+      encoding: { x: { field: "budget", type: "quantitative", title: "KV budget" }, y: { field: "accuracy", type: "quantitative", title: "Accuracy" },
+        color: { field: "group", type: "nominal", title: "Group", scale: { range: ["#0a5a8f", "#c2571a"] } }, strokeDash: { field: "group", type: "nominal" }, shape: { field: "group", type: "nominal" },
+        tooltip: ["group", "series", "budget", "accuracy"].map((field) => ({ field, type: field === "accuracy" || field === "budget" ? "quantitative" : "nominal" })) } },
+  }, options).catch((error) => { at("curves").querySelector(".chart").textContent = error.message; });
+}
 function compared(answer) {
   at("refusal").textContent = answer.refusal || "Accuracy on the examples that both have; 95% interval; p adjusted over all rows (Holm).";
   at("refusal").className = answer.refusal ? "problem" : "note";
   at("remarks").replaceChildren(...answer.remarks.map((text) => make("p", { class: "note" }, text)));
+  if (answer.compared.length) curves(answer.compared);
   if (answer.compared.length)
     table(at("levels"), ["Level", "A", "B", "B − A", "95% interval", "Better in B", "Worse in B", "Examples", "p (Holm)"],
-      answer.compared.map((each) => [each.where, number(each.acc_a), number(each.acc_b), signed(each.diff == null ? null : -each.diff),
+      answer.compared.map((each) => [each.where, fixed(each.acc_a), fixed(each.acc_b), signed(each.diff == null ? null : -each.diff),
         each.diff == null ? "-" : `[${signed(-each.diff_ci_high)}, ${signed(-each.diff_ci_low)}]`, count(each.n_worse), count(each.n_better), count(each.n), each.p_holm.toPrecision(2)]));
 }
 async function changed() {
@@ -47,6 +66,8 @@ try {
   const several = new Set(levels.map((each) => each.task)).size > 1;
   at("level").replaceChildren(...levels.map((each) => make("option", {}, several ? `${each.task}: ${each.level}` : each.level)));
   at("level").addEventListener("change", () => { first = 0; changed(); });
+  const most = answer.compared.toSorted((one, other) => Math.abs(other.diff ?? 0) - Math.abs(one.diff ?? 0))[0];
+  at("level").selectedIndex = Math.max(0, levels.findIndex((each) => most && `${several ? `${each.task}: ` : ""}${each.level}` === most.where));
   if (levels.length) await changed();
   else at("n").textContent = "The two groups share no level.";
 } catch (error) {

@@ -237,9 +237,10 @@ def ttft_parts(points: Sequence[Point], size: ChartSize) -> Any:
     )
 
 
+FRONTIER = "bench_frontier"  # of loads that have a rate
 KINDS = (
     BenchChart(
-        "bench_frontier",
+        FRONTIER,
         "Throughput against time to first token",
         "A point a load, joined in the order of the load; "
         "to the right and low is better. Bars are confidence intervals.",

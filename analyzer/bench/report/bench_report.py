@@ -52,7 +52,9 @@ class Benched:
         of_answers = [loss_by_load(self.losses)] if self.losses else []
         of_turns = [conversation_tables.CHART] if any(point.turns for point in self.points) else []
         of_levels = [accuracy_against_throughput(self.levels)] if self.levels else []
-        return [*of_answers, *bench_charts.KINDS, *of_turns, *of_levels]
+        shaped = all(point.results[0].stage.shape is not None for point in self.points)
+        kinds = [kind for kind in bench_charts.KINDS if not (shaped and kind.name == bench_charts.FRONTIER)]
+        return [*of_answers, *kinds, *of_turns, *of_levels]
 
 
 def write(benched: Benched, paths: RunPaths, now: datetime | None = None) -> tuple[Path, Path]:

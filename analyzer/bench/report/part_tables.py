@@ -39,7 +39,7 @@ def parts_table(points: Sequence[Point], *, models: bool) -> Table | None:
     for point in points:
         parts = [part for part in point.parts if (part.kind == MODEL) is models]
         for part in parts:
-            row = {"Load": name_of(point), "Model" if models else "Part": _name(part)}
+            row = {**({"Load": name_of(point)} if len(points) > 1 else {}), "Model" if models else "Part": _name(part)}
             if models:
                 sent, asked = _shares(part, parts)
                 row |= {"Share sent": sent, "Share asked": asked}
@@ -60,7 +60,11 @@ def parts_table(points: Sequence[Point], *, models: bool) -> Table | None:
         notes += _notes(point, parts)
     if not rows:
         return None
-    return table(rows, text_columns=2, note=" ".join(["Times in milliseconds.", *(f"{note}." for note in notes)]))
+    return table(
+        rows,
+        text_columns=2 if len(points) > 1 else 1,
+        note=" ".join(["Times in milliseconds.", *(f"{note}." for note in notes)]),
+    )
 
 
 def _notes(point: Point, parts: Sequence[LoadPart]) -> list[str]:
@@ -69,13 +73,13 @@ def _notes(point: Point, parts: Sequence[LoadPart]) -> list[str]:
     notes = [break_words(point, one) for one in point.breaks]
     for part in parts:
         if part.settled_s is not None:
-            when = f"after {part.settled_s:.3g} s" if not math.isnan(part.settled_s) else "not within the step"
-            notes.append(f"{_name(part)}: TTFT back at what it was at this load before {when}")
+            came = f"was after {part.settled_s:.3g} s" if not math.isnan(part.settled_s) else "did not come back to be"
+            notes.append(f"{_name(part)}: TTFT {came} what it was at this load before the peak")
     untold = {figure.reason for part in parts if (figure := part.figures.get("requests_per_s")) and figure.reason}
     notes += [f"rates of a step that cannot be told: {reason}" for reason in sorted(untold)]
     margins = {round(part.margin_s, 3) for part in parts if part.margin_s}
     if margins:
-        notes.append("the first latency of each step is left out of its figures")
+        notes.append("The first latency of each step is left out of its figures")
     return notes
 
 

@@ -249,7 +249,7 @@ def _server(point: Point) -> Json:
     """What the servers said of a load, its repeats put together; a name that is not there is one that no server says,
     and a count of 0 stood still."""
     parts = [result.breakdown for result in point.results if result.breakdown is not None]
-    row: Json = {"replies": replies_json(point)} | shared_json(point)
+    row: Json = {"replies": replies_json(point)}
     if parts:
         row["ttft_parts_s"] = {
             name: finite(sum(getattr(part, name) for part in parts) / len(parts))

@@ -12,6 +12,7 @@ from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.contract.errors import ConfigError
 from tests.bench.test_bench import outcomes, started
+from tests.bench_output import documented
 from tests.servers.openai_server import Counting, Script, on_loopback, serving
 from tests.worlds import bench_settings, query
 
@@ -66,6 +67,7 @@ async def test_a_replay_sends_the_trace_at_its_own_instants_times_a_speed(
     stages = query(settings, "SELECT loop, arrival, n_warm_up, n_measured FROM bench_stages")
     assert stages == [("open", "trace", 0, 30)] * 2
     analysis = bench_stages(settings)
+    documented({name: value for name, value in analysis.items() if name != "lines"})
     said = 15 * 60 / sum(100 + n % 3 for n in range(30))
     assert [point["shared_share"] for point in analysis["points"]] == [pytest.approx(said)] * 2
     assert "% of prompt tokens at replay x10, 29.7% by the trace" in "\n".join(analysis["verdict"])

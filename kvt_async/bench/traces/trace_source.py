@@ -5,13 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from kvt_async.bench.traces.seen_prefixes import SeenPrefixes
 from kvt_async.bench.traces.trace_files import BLOCK_TOKENS, TraceFile
 from kvt_async.bench.traces.trace_rows import TraceRow
 from kvt_async.contract.bench_settings import WorkloadSettings
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import data_path
 
 HEAD = 256  # rows kept in memory: what warms up, asks first or comes again and again
 _BLOCK = 512  # of hash_ids in a file whose format has none of its own
@@ -49,7 +49,8 @@ class TraceSource:
         """`timed`: rows without a timestamp can't be sent; `has_outputs`: nor those without a reply's length, unless
         the config says it. Raises ConfigError for a file that can't be read or has no request."""
         assert work.path is not None
-        self._file = TraceFile(Path(work.path), work.format)
+        self._path = data_path(work.path)
+        self._file = TraceFile(self._path, work.format)
         self.format = self._file.format
         self.edges = Edges(work.block_tokens or BLOCK_TOKENS.get(self.format, _BLOCK), work.length_scale)
         self._work, self._timed, self._has_outputs = work, timed, has_outputs
@@ -72,7 +73,7 @@ class TraceSource:
     @cached_property
     def sha256(self) -> str:
         """Of the file as it lies there."""
-        with Path(self._work.path or "").open("rb") as file:
+        with self._path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def at(self, seq: int) -> TraceRequest:

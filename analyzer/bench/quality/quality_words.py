@@ -116,7 +116,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def quality_table(rows: Sequence[LoadLoss]) -> Table:
-    """A line for each load, the control among them."""
+    """A line for each load, the control among them; columns in which nothing happened are left out."""
+    failed = any((row.fail_unloaded or 0) > 0 or (row.fail_loaded or 0) > 0 for row in rows)
+    cut = any((row.cut_off_unloaded or 0) > 0 or (row.cut_off_loaded or 0) > 0 for row in rows)
+    repeated, open_ones = any(row.n_answers != row.n for row in rows), any(row.n_needed for row in rows)
     lines = []
     for row in rows:
         name = f"{row.level}, {row.load}" if row.level else row.load
@@ -125,27 +128,32 @@ def quality_table(rows: Sequence[LoadLoss]) -> Table:
                 "Load": f"{name} (again)" if row.is_control else name,
                 "Verdict": _WORDS[row.verdict],
                 "Prompts": f"{row.n:,}",
-                "Answers": f"{row.n_answers:,}",
+                **({"Answers": f"{row.n_answers:,}"} if repeated else {}),
                 "Unloaded": number(row.acc_unloaded, 3),
                 "Under load": number(row.acc_loaded, 3),
                 "Loss": interval(row.loss_mean, row.loss_ci_low, row.loss_ci_high, 3),
-                "By failures": number(row.loss_failures, 3),
+                **({"By failures": number(row.loss_failures, 3)} if failed else {}),
                 "Worse, better": f"{row.n_worse:,}, {row.n_better:,}",
                 "p, nothing lost": _p(row.p_loss),
                 "p, margin lost": _p(row.p_safe),
-                "Failed": f"{percent(row.fail_unloaded, 1)}, {percent(row.fail_loaded, 1)}",
-                "Cut off": f"{percent(row.cut_off_unloaded, 1)}, {percent(row.cut_off_loaded, 1)}",
-                "Prompts to tell": f"{row.n_needed:,}" if row.n_needed else "",
+                **({"Failed": _both(row.fail_unloaded, row.fail_loaded)} if failed else {}),
+                **({"Cut off": _both(row.cut_off_unloaded, row.cut_off_loaded)} if cut else {}),
+                **({"Prompts to tell": f"{row.n_needed:,}" if row.n_needed else ""} if open_ones else {}),
             }
         )
     own = rows[0].asked
     note = (
         "Each load against the same prompts asked one at a time, paired by prompt; a failed request scores 0. In "
         f"brackets: 95% confidence interval. Margin {_margin(rows[0])}; each kind of claim is wrong in at most "
-        f"{percent(own['level'], 2 if own['level'] < 0.01 else 1)} of benches, over all loads. Failed, cut off: "
-        "unloaded, then under load."
+        f"{percent(own['level'], 2 if own['level'] < 0.01 else 1)} of benches, over all loads."
     )
+    if failed or cut:
+        note += " Failed, cut off: unloaded, then under load."
     return table(lines, text_columns=2, note=note)
+
+
+def _both(unloaded: float | None, loaded: float | None) -> str:
+    return f"{percent(unloaded, 1)}, {percent(loaded, 1)}"
 
 
 def _p(value: float | None) -> str:

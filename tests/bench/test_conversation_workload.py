@@ -158,6 +158,34 @@ def test_files_are_read_with_all_turns_and_what_cannot_be_sent_is_said(tmp_path:
         assert words in said
 
 
+AIPERF = [
+    {"session_id": "a", "input_length": 30, "output_length": 4},
+    {"session_id": "b", "input_length": 20, "output_length": 5, "timestamp": 100},
+    {"session_id": "a", "input_length": 12, "output_length": 6, "delay": 2000},
+    {"session_id": "b", "input_length": 10, "output_length": 7, "timestamp": 1600},
+]
+BAILIAN = [
+    {"chat_id": 1, "parent_chat_id": -1, "timestamp": 1.0, "input_length": 30, "output_length": 4, "turn": 1},
+    {"chat_id": 2, "parent_chat_id": -1, "timestamp": 1.5, "input_length": 20, "output_length": 5, "turn": 1},
+    {"chat_id": 3, "parent_chat_id": 1, "timestamp": 3.0, "input_length": 46, "output_length": 6, "turn": 2},
+    {"chat_id": 4, "parent_chat_id": 2, "timestamp": 3.0, "input_length": 35, "output_length": 7, "turn": 2},
+    {"chat_id": 5, "parent_chat_id": 9, "timestamp": 4.0, "input_length": 50, "output_length": 8, "turn": 3},
+]
+
+
+@pytest.mark.parametrize("rows", [AIPERF, BAILIAN])
+def test_sessions_of_a_trace_are_conversations_of_its_lengths(tmp_path: Path, rows: list[Any]) -> None:
+    work = from_file(tmp_path, *rows, more=("bench.workload.output_tokens=null", "bench.salt=true"))
+    prompts = work.prompts([Place(seq, "s") for seq in range(4)])
+    lengths = [work.tokenizer.count([m["content"] for m in p.messages], special=False) for p in prompts]
+    assert lengths == [[30], [30, 4, 12], [20], [20, 5, 10]]
+    assert [(p.output_tokens, p.details.think_ns) for p in prompts] == [
+        (4, None), (6, 2_000_000_000), (5, None), (7, 1_500_000_000)
+    ]  # fmt: skip
+    assert prompts[1].messages[0] == prompts[0].messages[0]
+    assert ("go on from a chat that is not there" in "".join(work.notes)) == (rows is BAILIAN)
+
+
 def test_a_salted_file_says_the_same_behind_a_beginning_of_its_own(tmp_path: Path) -> None:
     work = from_file(tmp_path, OWN, more=("bench.salt=true",))
     one, other = work.prompts([Place(1, "a"), Place(3, "a")])

@@ -217,13 +217,13 @@ async def test_figures_by_turn_say_what_the_prompts_share_and_what_the_cache_hel
 
 async def test_a_closed_loop_by_duration_lets_begun_conversations_end(tmp_path: Path) -> None:
     async with on_loopback(FakeServer(Script(delay_s=0.01))) as url:
-        settings = bench_settings(tmp_path, url, "bench.concurrency=3", *TALKS, "bench.duration_s=0.5",
+        settings = bench_settings(tmp_path, url, "bench.concurrency=3", *TALKS, "bench.duration_s=0.2",
                                   "bench.workload.turns={value: 3}", "bench.workload.history=own")  # fmt: skip
         report = await run(settings, QUIET)
         again = await run(settings, QUIET)
     assert (report.exit_code, again.session_id) == (0, None)
     assert {len(turns) for turns in talks(settings).values()} == {3}
-    assert report.stages[0]["answered"] == report.stages[0]["planned"] > 9
+    assert report.stages[0]["answered"] == report.stages[0]["planned"] >= 3
 
 
 async def test_a_file_of_conversations_is_held_as_it_was_recorded(tmp_path: Path) -> None:

@@ -13,12 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvt_async.bench.conversations.recorded_conversation import FileConversation, FileTurn
+from kvt_async.bench.conversations.session_lengths import SessionLengths, is_of_session
 from kvt_async.bench.prompt_files import LENGTH_KEYS, WHERE, existing, length_of, rows_of, text_of
 from kvt_async.contract.errors import ConfigError
 
 _SHAPES = (
     'ShareGPT: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}',
     'OpenAI: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}',
+    'sessions of a trace: {"session_id": "a", "input_length": 300, "output_length": 40, "delay": 2000}, or chat_id and '
+    "parent_chat_id",
     'own: {"system": "...", "turns": [{"prompt": "...", "reply": "...", "output_tokens": 128, "think_s": 2}, ...]}',
 )
 _KEYS = ("conversations", "conversation", "messages")
@@ -27,23 +31,6 @@ _ROLES = {
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bard", "bing"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class FileTurn:
-    """`output_tokens`, `think_s` (before it): where the file says them."""
-
-    user: str
-    reply: str | None
-    output_tokens: int | None = None
-    think_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FileConversation:
-    system: str | None
-    turns: tuple[FileTurn, ...]
-    line: int  # of the file, from 1; of an array its entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +60,20 @@ def read_conversations(path: str) -> ConversationFile:
     """
     file = existing(path, WHERE, "Give a .jsonl file of conversations, or leave path out: they are made then.")
     digest, conversations, read = hashlib.sha256(), list[FileConversation](), _Read(path)
+    sessions = SessionLengths()
     for row, where in rows_of(file, digest):
-        conversation = _conversation(row, int(re.split(r"\D", where)[-1]), where, read)
+        line = int(re.split(r"\D", where)[-1])
+        if is_of_session(row):
+            sessions.take(row, line, where)
+            continue
+        conversation = _conversation(row, line, where, read)
         if conversation is not None:
             conversations.append(conversation)
+    conversations += sessions.conversations()
+    if sessions.n_cut_off:
+        read.odd["go on from a chat that is not there, or not the last, and begin with their whole prompt"] = (
+            sessions.n_cut_off
+        )
     if not conversations:
         raise ConfigError("this file has no conversations", where=str(file), details=_SHAPES)
     return ConversationFile(conversations, digest.hexdigest(), read.notes())

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvt_async.bench import length_draws
 from kvt_async.bench.conversations import think_times
-from kvt_async.bench.conversations.conversation_files import FileConversation
+from kvt_async.bench.conversations.recorded_conversation import FileConversation
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.conversation_settings import ThinkTimes
@@ -104,6 +104,7 @@ class FileScripts:
         bench, work = self._bench, self._bench.workload
         read = self._conversations[conversation % len(self._conversations)]
         lengths = self._reply_lengths(read) if work.output_tokens is None else []
+        is_made = read.turns[0].input_tokens is not None
         turns = []
         for n, said in enumerate(read.turns):
             key = (bench.seed, repeat, conversation, n)
@@ -113,10 +114,20 @@ class FileScripts:
             else:
                 pause = _think_ns(work.think_s or _NO_PAUSE, key)
             turns.append(ScriptedTurn(said.user, said.reply, out, pause))
-        if salt is not None:
+        if is_made:
+            turns = self._made(read, turns, f"{bench.seed}:{salt or ''}:{conversation}")
+        elif salt is not None:
             head = self._maker.salt(f"{bench.seed}:{salt}:{conversation}")
             turns[0] = replace(turns[0], user=f"{head}\n\n{turns[0].user}")
         return Script(read.system or self._system, tuple(turns), line=read.line)
+
+    def _made(self, read: FileConversation, turns: Sequence[ScriptedTurn], root: str) -> list[ScriptedTurn]:
+        """The same turns with text of the lengths that the file says."""
+        wanted = [(said.input_tokens or 1, f"{root}:user:{n}") for n, said in enumerate(read.turns)]
+        wanted += [(turn.output_tokens, f"{root}:reply:{n}") for n, turn in enumerate(turns[:-1])]
+        texts = self._maker.plain_texts(wanted)
+        users, replies = texts[: len(turns)], [*texts[len(turns) :], None]
+        return [replace(turn, user=users[n], reply=replies[n]) for n, turn in enumerate(turns)]
 
     def mean_output_tokens(self) -> float:
         """Of the first thousand conversations."""

@@ -52,10 +52,20 @@ class ConversationWorkload:
                 settings.bench, self._maker, prompt.system, file.conversations, settings.decoding.most_tokens
             )
             self.size = sum(len(conversation.turns) for conversation in file.conversations)
-            self.notes = file.notes
+            named = sum(turn.output_tokens is not None for each in file.conversations for turn in each.turns)
+            self.notes = [*file.notes, *self._unused_lengths(named)]
             self._of_file = {"path_sha256": file.sha256, "conversations": len(file.conversations), "prompts": self.size}
         self._plans: dict[int, ConversationPlan] = {}
         self._script = lru_cache(_SCRIPTS_KEPT)(self._source.script)
+
+    def _unused_lengths(self, named: int) -> list[str]:
+        """A word about lengths of the file that are not asked for."""
+        if not named or self._bench.workload.output_tokens is None:
+            return []
+        return [
+            f"{self._bench.workload.path}: {named:,} turns name a length for their reply; "
+            "bench.workload.output_tokens is asked for instead (null: the file's)"
+        ]
 
     def describe(self) -> Json:
         work = self._bench.workload.model_dump(mode="json", exclude={"path", "prefix"})

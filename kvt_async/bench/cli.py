@@ -117,7 +117,7 @@ def bench(
         raise typer.Exit(2)
     _check_tool(as_tool)
     options = [
-        *_set(
+        *option_texts.given(
             rate=rate,
             concurrency=concurrency,
             sweep_rate=option_texts.listed(sweep_rate, "--sweep-rate"),
@@ -267,6 +267,33 @@ def quick(
     raise typer.Exit(done.report.exit_code)
 
 
+@app.command(name="export")
+def export_files(
+    place: Annotated[str, typer.Argument(metavar="GROUP", help="Its name under runs/, its folder or its database.")],
+    format_name: Annotated[str, typer.Option("--format", metavar="vllm|llm-d|csv", help="Whose files.")],
+    load: Annotated[str | None, typer.Option("--load", metavar="LABEL", help="This load alone: 'rate 4/s'.")] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="PATH", help="A folder, or the one file.")] = None,
+    requests: Annotated[bool, typer.Option("--requests", help="csv: a row a request.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="vllm: with the replies.")] = False,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="vllm: more keys; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A stored bench as files that other tools read: a file a stage, in export/ beside the database.
+
+    Example: kvt bench export bench_reference --format vllm --metadata gpu=H200
+    """
+    from importlib import import_module
+
+    bench_export = import_module("analyzer.bench.bench_export")
+    more = bench_export.metadata_of(metadata or [])
+    order = bench_export.ExportOrder(format_name, out, load, texts, requests, more)
+    answer: dict[str, Any] = bench_export.export_bench(place, order)
+    lines = answer.pop("lines")
+    _answer(answer, as_json, lines)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of what `kvt bench --json` prints.
@@ -306,14 +333,6 @@ def _settings(config: str | None, overrides: list[str], print_config: bool) -> A
         typer.echo(dump_yaml(settings), nl=False)
         raise typer.Exit(0)
     return with_plugins(settings)
-
-
-def _set(**given: Any) -> list[str]:
-    return [f"bench.{name}={_yaml(value)}" for name, value in given.items() if value is not None]
-
-
-def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:

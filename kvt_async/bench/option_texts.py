@@ -1,5 +1,7 @@
 """Texts of `kvt bench` options -> overrides of the config. Loaded with the program: keep it light."""
 
+from typing import Any
+
 from kvt_async.contract.errors import ConfigError
 
 
@@ -78,3 +80,12 @@ def objective(text: str) -> str:
     if not sep:
         raise ConfigError(f"{text!r} is not METRIC=LIMIT", where="--slo", do="Write --slo ttft_p99_ms=500.")
     return f"bench.slo.{name.strip()}={value.strip()}"
+
+
+def given(**values: Any) -> list[str]:
+    """Overrides of `bench` for the options that were given."""
+    return [f"bench.{name}={_yaml(value)}" for name, value in values.items() if value is not None]
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

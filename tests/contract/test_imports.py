@@ -45,7 +45,8 @@ bench.read             read store summarise
 bench.quality          contract.shards stats read store scoring results stage_answers charts summarise bench.read
 bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.quality bench.figures
-bench                  read store stage_answers bench.read bench.quality bench.figures bench.report
+bench.exports          bench.figures bench.report
+bench                  read store stage_answers bench.read bench.quality bench.figures bench.report bench.exports
 verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \
                        bench.quality bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify

@@ -265,6 +265,12 @@ def reply_drafts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int]:
     return int(drafted or 0), int(accepted or 0)
 
 
+def reply_texts(conn: sqlite3.Connection, run_id: str) -> dict[str, str]:
+    """The text of every reply of a stage, by request."""
+    sql = "SELECT request_id, text FROM responses JOIN requests USING (request_id) WHERE run_id = ?"
+    return dict(conn.execute(sql, (run_id,)).fetchall())
+
+
 def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[str]:
     """The commands of a group as they were typed, each once."""
     rows = conn.execute(

@@ -118,23 +118,7 @@ class AsTool:
 def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
     """`frame`: requests.with_metrics of a stage's measured, answered requests. Throughput is over first start to last
     end, ramp-up and drain included, as all of them do it."""
-    formulas = FORMULAS[tool]
-    replies = frame.select(
-        "chunks",
-        "tokens",
-        start=formulas.starts,
-        over=formulas.over,
-        text_start="start_ns",
-        first_event="first_event_ns",
-        finish="finish_ns",
-        last_delta="last_delta_ns",
-        first_text="first_text_user_ns",
-        prompt=pl.coalesce("prompt_tokens", "input_tokens"),
-        latency=(formulas.ends - formulas.starts) / 1e9,
-        ttft=(formulas.first - formulas.starts) / 1e9,
-        session="session_id",
-    )
-    replies = replies.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
+    formulas, replies = FORMULAS[tool], replies_of(tool, frame)
     spans = replies.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("over").max())
     duration = float((spans["ended"] - spans["began"]).sum()) / 1e9
     output, prompts = float(replies["tokens"].sum()), float(replies["prompt"].sum())
@@ -152,23 +136,50 @@ def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
     )
 
 
+def replies_of(tool: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The replies with `latency`, `ttft` and `tpot` in seconds as the tool would have seen them, and the marks that it
+    goes by in ns. `frame`: as of as_tool, whose order they keep."""
+    formulas = FORMULAS[tool]
+    replies = frame.select(
+        "request_id",
+        "chunks",
+        "tokens",
+        start=formulas.starts,
+        over=formulas.over,
+        text_start="start_ns",
+        first_event="first_event_ns",
+        finish="finish_ns",
+        last_delta="last_delta_ns",
+        first_text="first_text_user_ns",
+        prompt=pl.coalesce("prompt_tokens", "input_tokens"),
+        latency=(formulas.ends - formulas.starts) / 1e9,
+        ttft=(formulas.first - formulas.starts) / 1e9,
+        session="session_id",
+    )
+    return replies.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
+
+
 def _itl(tool: str, replies: pl.DataFrame) -> Floats:
     if FORMULAS[tool].itl == "request":
         spread = (pl.col("last_delta") - pl.col("first_text")) / 1e9 / (pl.col("tokens") - 1)
         if tool == "aiperf":
             spread = (pl.col("latency") - pl.col("ttft")) / (pl.col("tokens") - 1)
         return _column(replies.select(itl=pl.when(pl.col("tokens") > 1).then(spread)), "itl")
-    gaps = []
-    # vLLM's samples are gaps between events with choices: an early role event and the finish event are two of them.
+    gaps = vllm_gaps(replies) if tool == "vllm" else [np.diff(t) for t in chunk_times(replies["chunks"].to_list())]
+    return np.concatenate(gaps) if gaps else np.empty(0)
+
+
+def vllm_gaps(replies: pl.DataFrame) -> list[Floats]:
+    """Of each reply the gaps between events with choices, in order: an early role event and the finish event are two of
+    them."""
     ends = replies.select(
         early=(pl.col("first_text") - pl.col("first_event")) / 1e9,
         late=(pl.col("finish") - pl.col("last_delta")) / 1e9,
     )
-    for times, (early, late) in zip(chunk_times(replies["chunks"].to_list()), ends.iter_rows(), strict=True):
-        gaps.append(np.diff(times))
-        if tool == "vllm":
-            gaps.append(np.array([gap for gap in (early, late) if gap]))
-    return np.concatenate(gaps) if gaps else np.empty(0)
+    return [
+        np.concatenate(([early] if early else [], np.diff(times), [late] if late else []))
+        for times, (early, late) in zip(chunk_times(replies["chunks"].to_list()), ends.iter_rows(), strict=True)
+    ]
 
 
 def _column(frame: pl.DataFrame, name: str) -> Floats:

@@ -1,0 +1,1 @@
+"""A stored bench -> files that other tools read."""

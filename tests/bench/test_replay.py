@@ -10,6 +10,7 @@ import pytest
 
 from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import BenchOptions, run
+from kvt_async.bench.client_ceiling import keep
 from kvt_async.contract.errors import ConfigError
 from tests.bench.test_bench import outcomes, started
 from tests.bench_output import documented
@@ -139,6 +140,21 @@ async def test_without_a_replay_only_the_lengths_of_a_trace_are_sent_and_it_begi
     ]  # fmt: skip
     assert query(settings, "SELECT max(n) FROM (SELECT count(*) n FROM bench_requests GROUP BY source_line)") == [(2,)]
     assert len({body["messages"][0]["content"] for body in server.bodies}) == 225
+
+
+async def test_a_trace_whose_requests_all_come_at_once_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("timestamp,input,output\n" + "2024-05-10 00:00:00,40,6\n" * 5)
+    async with serving(Script()) as (_, url):
+        settings = bench_settings(
+            tmp_path, url, f"bench.workload={{kind: trace, path: {path}}}", "bench.replay=true", "bench.requests=auto"
+        )
+        keep(settings, {"requests_per_s": 1e3, "output_events_per_s": 1e4, "streams": 64, "measured_at": "today"})
+        report = await run(settings, QUIET)
+    assert (report.exit_code, report.stages[0]["answered"]) == (0, 5)
+    assert query(settings, "SELECT rate_per_s, n_measured FROM bench_stages") == [(None, 5)]
+    (point,) = bench_stages(settings)["points"]
+    assert (point["n_started"], point["figures"]["requests_per_s"]["value"]) == (5, None)
 
 
 async def test_a_replay_needs_a_trace(tmp_path: Path) -> None:

@@ -134,4 +134,6 @@ def replayed_part(workload: object, load: Load) -> TracePart | None:
 def paced(workload: object, load: Load) -> Load:
     """The load with the mean rate that it comes to, where a trace says it."""
     part = replayed_part(workload, load)
-    return load if part is None else replace(load, pace_per_s=part.rate_per_s(load.speed or 1.0))
+    if part is None or part.seconds == 0:  # all at once: no rate
+        return load
+    return replace(load, pace_per_s=part.rate_per_s(load.speed or 1.0))

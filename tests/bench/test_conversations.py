@@ -21,6 +21,7 @@ from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from tests.bench.test_bench import outcomes, started
+from tests.bench_output import documented
 from tests.servers.openai_server import Counting, FailingAfterTheFirst, FakeServer, Script, on_loopback
 from tests.worlds import bench_settings, check_invariants, db_of, page_of, query
 
@@ -131,7 +132,7 @@ async def test_a_failed_turn_ends_its_conversation_and_every_turn_counts(tmp_pat
     ((n_lost,),) = query(settings, """SELECT count(*) FROM give_ups JOIN bench_arrivals USING (request_id)
         WHERE reason = 'earlier_turn_failed' AND phase = 'measured'""")  # fmt: skip
     assert n_lost > 0
-    answer = bench_stages(settings)
+    answer = documented(bench_stages(settings))
     (point,) = answer["points"]
     assert point["n_failed"] == report.failed
     assert sum(turn["n_lost"] for turn in point["turns"]) == n_lost
@@ -191,7 +192,7 @@ async def test_figures_by_turn_say_what_the_prompts_share_and_what_the_cache_hel
         settings = bench_settings(tmp_path, url, "bench.concurrency=3", *TALKS, "bench.requests=60",
                                   "bench.workload.turns={value: 5}")  # fmt: skip
         await run(settings, QUIET)
-    answer = bench_stages(settings)
+    answer = documented(bench_stages(settings))
     (point,) = answer["points"]
     turns, talked = point["turns"], point["conversations"]
     assert [(turn["turn"], turn["n"]) for turn in turns] == [(0, 12), (1, 12), (2, 12), (3, 24)]

@@ -20,6 +20,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.load_shape import Leg, LoadShape
 from kvt_async.contract.paths import run_paths
+from tests.bench_output import documented
 from tests.servers.openai_server import Script, serving
 from tests.worlds import bench_settings, query
 
@@ -157,7 +158,7 @@ async def test_steps_are_sent_as_stored_in_one_window_and_a_second_bench_has_not
     assert query(config, "SELECT load, rate_per_s, n_measured FROM bench_stages") == [
         ("steps 40, 160, 40/s of 0.25 s constant", 160.0, 60)
     ]
-    (point,) = bench_stages(config)["points"]
+    (point,) = documented(bench_stages(config))["points"]
     parts = point["parts"]
     assert [(part["kind"], part["name"], part["n"] + part["n_margin"]) for part in parts] == [
         ("step", "40/s", 9), ("step", "160/s", 40), ("step", "40/s", 11)

@@ -79,7 +79,7 @@ async def test_a_planted_loss_is_found_at_its_load_and_at_no_other(tmp_path: Pat
     assert [stage["load"] for stage in report.stages] == [
         "unloaded", "concurrency 4", "concurrency 16", "unloaded",
     ]  # fmt: skip
-    analysis = bench_stages(settings)
+    analysis = documented(bench_stages(settings))
     documented({name: value for name, value in analysis.items() if name != "lines"})
     rows = {row["load"]: row for row in analysis["quality"]}
     assert {load: row["verdict"] for load, row in rows.items()} == {

@@ -67,7 +67,7 @@ async def test_a_replay_sends_the_trace_at_its_own_instants_times_a_speed(
     assert all(a[:236] == b[:236] for a, b in zip(texts[::2], texts[1::2], strict=True))
     stages = query(settings, "SELECT loop, arrival, n_warm_up, n_measured FROM bench_stages")
     assert stages == [("open", "trace", 0, 30)] * 2
-    analysis = bench_stages(settings)
+    analysis = documented(bench_stages(settings))
     documented({name: value for name, value in analysis.items() if name != "lines"})
     said = 15 * 60 / sum(100 + n % 3 for n in range(30))
     assert [point["shared_share"] for point in analysis["points"]] == [pytest.approx(said)] * 2

@@ -14,6 +14,7 @@ from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import DB_NAME
 from tests.analyzer.synthetic import make_db
+from tests.shards.split import by_context, split
 from tests.viewer.conftest import GROUP
 from viewer.answers.answer_filter import AnswerFilter, AnswerPage, answer_page, masks_of
 from viewer.answers.answer_index import AnswerIndex, answer_index, facts_seen
@@ -180,3 +181,15 @@ def test_two_groups_show_the_levels_that_changed_and_how(runs_dir: Path, tmp_pat
     assert texts == ["changed words"] * 3
     with pytest.raises(ConfigError):
         changed_answers(a, b, "no task", "full")
+
+
+def test_a_group_in_several_databases_is_one_list(runs_dir: Path, index: AnswerIndex, tmp_path: Path) -> None:
+    own = tmp_path / GROUP / DB_NAME
+    split(runs_dir / GROUP / DB_NAME, own, 2, by_context(2))
+    (place,) = group_places([tmp_path])
+    with closing(open_group(own)) as conn:
+        of_shards = answer_index(conn, GROUP)
+        columns = ["request_id", "state", "score", "differs", "key"]
+        assert of_shards.answers.select(columns).equals(index.answers.select(columns))
+        row = page(of_shards, conn, level="random 0.2", differs="yes").rows[-1]
+        assert answer_detail(conn, place.settings(), row["request_id"])["full"]["pieces"]

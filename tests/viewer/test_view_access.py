@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, CookieJar, web
+from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvt_async.contract.paths import DB_NAME
+from tests.analyzer.bench_rows import GROUP as BENCHED
+from tests.analyzer.bench_rows import Load, steady, write_bench
 from tests.viewer.conftest import GROUP
 from viewer.groups.group_places import group_places
 from viewer.pages.page_access import Doorkeeper
@@ -167,4 +169,20 @@ async def test_a_verdict_page_holds_no_script_and_no_control_character(runs_dir:
         '<script type="module" src="/static/'
     )
     assert not set(page) & {"\x1b", "\x00", "\u202e"}
-    assert isinstance(answer, web.Response) or "snapkv" in page
+    assert "snapkv" in page
+
+
+async def test_a_bench_shows_its_loads_and_charts_and_says_why_it_has_no_answers(tmp_path: Path) -> None:
+    folder = tmp_path / BENCHED
+    folder.mkdir()
+    write_bench(folder / DB_NAME, [Load(steady(30)), Load(steady(60, gap_ms=50), label="rate 20/s", rate=20)]).close()
+    (place,) = group_places([tmp_path])
+    async with viewing(tmp_path) as (client, _, url):
+        async with client.get(f"{url}/g/{place.key}/verdict", headers=BEARER) as answer:
+            assert (answer.status, "Throughput" in await answer.text()) == (200, True)
+        async with client.get(f"{url}/api/g/{place.key}/charts", headers=BEARER) as answer:
+            assert "bench_frontier" in await answer.json()
+        async with client.get(f"{url}/api/g/{place.key}/progress", headers=BEARER) as answer:
+            assert [level["responses"] for level in (await answer.json())["levels"]] == [30, 60]
+        async with client.get(f"{url}/api/g/{place.key}/answers", headers=BEARER) as answer:
+            assert (answer.status, "was benched" in await answer.text()) == (409, True)

@@ -14,9 +14,10 @@ import polars as pl
 from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import GroupTask, group_tasks
 from analyzer.read.row_portions import read_frame
-from analyzer.read.runs import Run, newest_generation, runs
+from analyzer.read.runs import Run, benched, newest_generation, runs
 from analyzer.read.same_answer import same_answer
 from analyzer.results.length_bins import length_bins
+from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.labels import level_label
 
 ANSWERED, FAILED, PENDING = "answered", "failed", "pending"
@@ -98,7 +99,8 @@ def _has_rowid(part: sqlite3.Connection, table: str) -> bool:
 
 
 def answer_index(conn: sqlite3.Connection, group: str) -> AnswerIndex:
-    """Read a group's newest generation. Raises MissingPrerequisiteError where it has no runs."""
+    """Read a group's newest generation. Raises MissingPrerequisiteError where it has no runs or was benched."""
+    refuse_benched(conn, group)
     state = facts_seen(conn)
     generation = newest_generation(conn, group)
     tasks = group_tasks(conn, group, generation)
@@ -126,6 +128,14 @@ def answer_index(conn: sqlite3.Connection, group: str) -> AnswerIndex:
         answers.sort("key"),
         state,
     )
+
+
+def refuse_benched(conn: sqlite3.Connection, group: str) -> None:
+    """Raise MissingPrerequisiteError where a group has loads in place of levels."""
+    if benched(conn, group):
+        raise MissingPrerequisiteError(
+            f"{group} was benched: its answers belong to loads and have no full cache to stand beside"
+        )
 
 
 def _empty() -> pl.DataFrame:

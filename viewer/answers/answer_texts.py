@@ -14,7 +14,7 @@ from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from viewer.answers.answer_filter import PAGE, outcome_of
-from viewer.answers.answer_index import ANSWERED, FAILED, PENDING, AnswerIndex, level_of
+from viewer.answers.answer_index import ANSWERED, FAILED, PENDING, AnswerIndex, level_of, refuse_benched
 from viewer.answers.word_diff import Piece, word_diff
 
 PREVIEW = 240  # characters
@@ -83,6 +83,7 @@ def _line(text: str) -> str:
 
 def first_rows(conn: sqlite3.Connection, group: str) -> list[Json]:
     """The first page without a filter, while the index is still being made: found by keys, however many there are."""
+    refuse_benched(conn, group)
     generation = newest_generation(conn, group)
     every = runs(conn, group, generation)
     shown: list[Json] = []

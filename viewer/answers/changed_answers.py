@@ -15,7 +15,7 @@ from analyzer.read.runs import Run, newest_generation, newest_group, runs
 from analyzer.verbs.compare import compare
 from kvt_async.contract.errors import ConfigError, KvtError
 from kvt_async.contract.visible import visible
-from viewer.answers.answer_index import level_of
+from viewer.answers.answer_index import level_of, refuse_benched
 from viewer.answers.answer_texts import shortened
 from viewer.answers.word_diff import word_diff
 from viewer.groups.group_places import GroupPlace
@@ -89,6 +89,7 @@ def _shared_tasks(
     """(name in A, levels of A, levels of B) of the tasks that both have; of one task each, these two."""
     sides = []
     for conn, place in zip(conns, places, strict=True):
+        refuse_benched(conn, place.name)
         generation = newest_generation(conn, place.name)
         every = runs(conn, place.name, generation)
         sides.append(

@@ -78,5 +78,5 @@ def _of_bench(conn: sqlite3.Connection, settings: Settings, now: datetime) -> Ve
         rows="",
     )
     page = bench_report.page_context(of_bench, now)
-    page["charts"] = [{"name": kind.name, "title": kind.title, "says": kind.says} for kind in of_bench.drawings]
+    page["charts"] = [{"name": k.name, "title": k.title, "says": k.says, "note": ""} for k in of_bench.drawings]
     return VerdictPage("bench", page, bench_report.page_specs(of_bench))

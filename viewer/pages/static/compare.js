@@ -22,10 +22,10 @@ function curves(rows) {
   at("curves").hidden = false;
   window.vegaEmbed(at("curves").querySelector(".chart"), {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json", data: { values }, columns: wide ? 3 : 1,
-    facet: { field: "series", type: "nominal", title: null, sort: null, header: { labelFontSize: 13, labelFontWeight: "bold" } },
+    facet: { field: "series", type: "nominal", title: null, sort: series, header: { labelFontSize: 13, labelFontWeight: "bold" } },
     spec: { width: wide ? 300 : 240, height: 150, mark: { type: "line", point: true },
       encoding: { x: { field: "budget", type: "quantitative", title: "KV budget" }, y: { field: "accuracy", type: "quantitative", title: "Accuracy" },
-        color: { field: "group", type: "nominal", title: "Group", scale: { range: ["#0a5a8f", "#c2571a"] } }, strokeDash: { field: "group", type: "nominal" }, shape: { field: "group", type: "nominal" },
+        color: { field: "group", type: "nominal", title: "Group", scale: { range: ["#0a5a8f", "#c2571a"] } }, strokeDash: { field: "group", type: "nominal", title: "Group" }, shape: { field: "group", type: "nominal", title: "Group" },
         tooltip: ["group", "series", "budget", "accuracy"].map((field) => ({ field, type: field === "accuracy" || field === "budget" ? "quantitative" : "nominal" })) } },
   }, options).catch((error) => { at("curves").querySelector(".chart").textContent = error.message; });
 }

@@ -81,7 +81,7 @@ imports                clock records data session store
 import_command         contract.command_line records ways imports
 
 viewer:
-groups                 contract.command_line contract.shards analyzer.read kvt_async.status
+groups                 contract.command_line contract.shards analyzer.read analyzer.results kvt_async.status
 answers                groups analyzer.read analyzer.results analyzer.verbs
 pages                  groups answers analyzer.bench analyzer.bench.read analyzer.bench.report analyzer.read \
                        analyzer.report analyzer.results kvt_async.serve

@@ -184,5 +184,7 @@ async def test_a_bench_shows_its_loads_and_charts_and_says_why_it_has_no_answers
             assert "bench_frontier" in await answer.json()
         async with client.get(f"{url}/api/g/{place.key}/progress", headers=BEARER) as answer:
             assert [level["responses"] for level in (await answer.json())["levels"]] == [30, 60]
+        async with client.get(f"{url}/api/groups", headers=BEARER) as answer:
+            assert [group["name"] for group in await answer.json()] == [BENCHED]
         async with client.get(f"{url}/api/g/{place.key}/answers", headers=BEARER) as answer:
             assert (answer.status, "was benched" in await answer.text()) == (409, True)

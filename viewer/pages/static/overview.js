@@ -12,7 +12,7 @@ async function follow(card) {
         const track = make("div", { class: "bar", role: "img" });
         bar(track, now);
         says.append(track);
-        if (now.verdicts.length) says.append(...verdictLines(now));
+        if (now.verdicts.length) says.append(...verdictLines(now, 1));
       }
     } catch (error) {
       card.querySelector("[data-says]").replaceChildren(make("p", { class: "problem" }, error.message));

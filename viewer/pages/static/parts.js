@@ -38,12 +38,15 @@ export function state(target, word) {
   target.className = `state ${word}`;
   target.hidden = false;
 }
-export function verdictLines(now) {
+export function verdictLines(now, most = Infinity) {
   if (!now.verdicts?.length) return [make("p", { class: "quiet" }, "No verdict yet.")];
   const overall = now.verdicts.filter((each) => each.task === "*");
   const shown = overall.length ? overall : now.verdicts;
   const several = new Set(shown.map((each) => each.task)).size > 1;
-  return shown.map((each) => make("p", {}, make("b", {}, (several ? `${each.task}, ` : "") + each.series), `: ${each.sentence}`));
+  const name = (each) => [several && each.task, each.series].filter(Boolean).join(", ");
+  const lines = shown.slice(0, most).map((each) => make("p", {}, make("b", {}, name(each)), (name(each) ? ": " : "") + each.sentence));
+  const more = shown.length - lines.length;
+  return more > 0 ? [...lines, make("p", { class: "quiet" }, `and ${more} more series`)] : lines;
 }
 export function pieces(list) {
   if (!list.length) return [make("span", { class: "quiet" }, "(empty)")];

@@ -86,7 +86,7 @@ def _evaluate(assertion: Assertion, loads: Sequence[Point], alpha: float) -> Che
     else:
         shown, verdict = judgements, other
     parts = [text for _, text in shown]
-    proof = f"{1 - alpha / 2:g} for all {len(points)} loads together" if len(points) > 1 else f"{1 - alpha / 2:g}"
+    proof = f"{100 * (1 - alpha / 2):g}% sure" + (f" for all {len(points)} loads together" if len(points) > 1 else "")
     finding = f"{'; '.join(parts)} ({proof})"
     return CheckResult(assertion.name, assertion.kind, verdict != MISSED, finding, is_open=verdict == OPEN)
 

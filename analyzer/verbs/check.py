@@ -249,7 +249,7 @@ def _max_drop(assertion: Assertion, rows: _Rows, alpha: float) -> CheckResult:
         for _, levels in groupby(tested, key=lambda drop: drop.series)
         for drop in takewhile(lambda level: level.drop_ci_low is not None and level.drop_ci_low > value, levels)
     ]
-    asked = f"allowed {value:g}, {1 - alpha / 2:g} for each series"
+    asked = f"allowed {value:g}, {100 * (1 - alpha / 2):g}% sure for each series"
     if any(_is_interim(drop, rows.results, alpha) for drop in tested):
         return _open(assertion, f"cannot tell from an interim look, whose intervals are not made for it; {asked}")
     if missed:

@@ -11,7 +11,7 @@ from analyzer.charts.axis import BudgetAxis
 from analyzer.charts.compose import LOOKS, OWN_X, Drawing, facet, layer, panels, source, unit
 from analyzer.charts.frames import ChartData
 from analyzer.charts.spans import OPEN_ZONE, ZONE_PART
-from analyzer.charts.style import ZONE, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.charts.style import INKS, ZONE, ChartSize, budget_x, colour, cycle, dash, empty, records, shape, share_y
 from analyzer.charts.zone import OPEN_OPACITY, main_width, zone_layers
 from analyzer.results.number_format import rounded
 from analyzer.results.series_names import two_lines
@@ -60,7 +60,7 @@ def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     marks = [mark.on(rows) for mark in _levels(data.axis, data.series, size)]
     layers = [*zone_layers(data, width), *marks]
     if not size.narrow and len(data.series) > 1:
-        layers.append(_end_labels(frame, data, size, height, 66 if relative else 8))
+        layers.append(_end_labels(frame, data, height, 66 if relative else 8))
     apart = None
     if relative and isinstance(full, float):
         layers, apart = [layer(*layers), _relative_axis(full, size)], {"scale": {"y": "independent"}}
@@ -105,7 +105,7 @@ def _relative_axis(full: float, size: ChartSize) -> Any:
     )
 
 
-def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: int, dx: int) -> Any:
+def _end_labels(frame: pl.DataFrame, data: ChartData, height: int, dx: int) -> Any:
     """Series names right of their last points, moved apart where they would overlap."""
     last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
     gap = 29 / height if any("\n" in two_lines(name) for name in data.series) else 15 / height
@@ -117,17 +117,18 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: i
         placed[i] = min(y, 0.99 - gap * (len(placed) - 1 - i))
     edge = data.axis.edges[1]
     names = [name for _, name in ends]
-    rows = pl.DataFrame({"series": names, "lines": list(map(two_lines, names)), "y": placed, "x": [edge] * len(ends)})
-    return _end_text(data.series, size, dx).on(source(records(rows, "series", "lines", "x", "y")))
+    inks = dict(zip(data.series, cycle(INKS, data.series), strict=True))
+    rows = pl.DataFrame({"lines": list(map(two_lines, names)), "ink": [inks[name] for name in names], "y": placed})
+    return _end_text(dx).on(source(records(rows.with_columns(x=pl.lit(edge)), "lines", "ink", "x", "y")))
 
 
 @lru_cache(LOOKS)
-def _end_text(series: tuple[str, ...], size: ChartSize, dx: int) -> Drawing:
+def _end_text(dx: int) -> Drawing:
     text: dict[str, Any] = {"fontSize": 11, "fontWeight": "bold", "lineBreak": "\n", "lineHeight": 13, "limit": 144}
     return unit(
         alt.Chart()
         .mark_text(align="left", baseline="middle", dx=dx, clip=False, **text)
-        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("lines:N"), color=colour(series, size))
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("lines:N"), color=alt.Color("ink:N", scale=None))
     )
 
 
@@ -248,7 +249,7 @@ def _cells(
         strokeWidth=alt.StrokeWidthValue(0, condition={"test": "datum.mark == 'yes'", "value": 2.6}),
         tooltip=point_tips(alt.Tooltip("state:N", title="verdict here")),
     )
-    ink = alt.ColorValue("#ffffff", condition={"test": "datum.acc_mean > 0.55", "value": "#000000"})
+    ink = alt.ColorValue("#ffffff", condition={"test": "datum.acc_mean > 0.47", "value": "#000000"})
     value = base.mark_text(fontSize=12 if is_wide else 9, fontWeight="bold", dy=-5 if is_wide else 0).encode(
         text=alt.Text("shown:N"), color=ink
     )

@@ -19,11 +19,13 @@ from analyzer.charts.axis import BudgetAxis
 from analyzer.charts.compose import whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
+INKS = ("#005F94", "#A84A00", "#00694D", "#94417A", "#7A5500", "#1B6E9C", "#6A3D8F", "#4D4D4D")
+"""The palette as words on paper: dark enough to read."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [5, 2], [1, 3], [12, 3], [4, 1, 1, 1])
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 INK, MUTED, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
-ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#8C6D8C", "#9AD1C0", "#D9D9D9"
+ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#866786", "#9AD1C0", "#D9D9D9"
 ALARM = "#9C1C00"
 OPEN = "#FFE9AD"
 

@@ -1,6 +1,7 @@
 """Jinja over the report's templates, and what makes text from outside safe in them: used by both kinds of report."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from markupsafe import Markup, escape
 
 from kvt_async.contract.visible import visible
 
+_INTERVAL = re.compile(r"(\[[^\]]*\](?: \*)?)")
 _MARKS = (("<", "&lt;"), ("![", "!\\["), ("](", "]\\("), ("```", "` ` `"))
 
 
@@ -25,6 +27,7 @@ def environment(kind: str) -> jinja2.Environment:
     environment.filters["cell"] = _cell
     environment.filters["code"] = _code
     environment.filters["prose"] = prose
+    environment.filters["whole"] = _whole
     return environment
 
 
@@ -43,6 +46,12 @@ def _cell(text: str) -> str:
 def _code(text: str) -> Markup:
     """Text with `code` in backticks, as safe HTML."""
     parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(text.split("`"))]
+    return Markup("").join(parts)
+
+
+def _whole(text: str) -> Markup:
+    """A table cell whose [intervals] are never broken into two lines, as safe HTML."""
+    parts = [Markup("<span>{}</span>").format(p) if i % 2 else escape(p) for i, p in enumerate(_INTERVAL.split(text))]
     return Markup("").join(parts)
 
 

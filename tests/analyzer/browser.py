@@ -65,14 +65,19 @@ class Browser:
         self._chromium = chromium
         self._page: Page | None = None
 
-    def open(self, place: Path | str, *, width: int, height: int = 900, wait_for: str = "true") -> None:
-        """Load a file offline, or an address, at `width` CSS pixels and wait until the JavaScript `wait_for` is
-        true."""
+    def open(
+        self, place: Path | str, *, width: int, height: int = 900, wait_for: str = "true", is_dark: bool = False
+    ) -> None:
+        """Load a file offline, or an address, at `width` CSS pixels and wait until the JavaScript `wait_for` is true;
+        is_dark: as a reader who asked their system for dark pages."""
         if self._page is not None:
             self._page.context.close()
         self.requests, self.complaints = [], []
         context = self._chromium.new_context(
-            viewport={"width": width, "height": height}, is_mobile=width < 600, offline=isinstance(place, Path)
+            viewport={"width": width, "height": height},
+            is_mobile=width < 600,
+            offline=isinstance(place, Path),
+            color_scheme="dark" if is_dark else "light",
         )
         context.set_default_timeout(PATIENCE_MS)
         self._page = context.new_page()

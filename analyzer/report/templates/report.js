@@ -9,7 +9,10 @@
     if (drawn.get(place) === size) return;
     drawn.set(place, size);
     place.replaceChildren();
+    const label = place.getAttribute("aria-label");
     await vegaEmbed(place, specs[place.dataset.chart][size], { actions: false, renderer: "svg", tooltip: true });
+    place.setAttribute("role", "img"); // Vega gives the place a role and a label of its own
+    place.setAttribute("aria-label", label);
   }
   async function drawAll() {
     for (const place of places) await draw(place, groupSpecs);
@@ -37,6 +40,20 @@
   for (const task of document.querySelectorAll("details[data-task]")) {
     task.addEventListener("toggle", () => { if (task.open) drawTask(task); });
   }
+  // Says where a table goes on; what holds nothing more is no stop for the keyboard.
+  function tellWide() {
+    for (const box of document.querySelectorAll(".scroll[tabindex], .scroll.narrow")) {
+      if (!box.clientWidth) continue; // folded away
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("wide", wide);
+      box.classList.toggle("narrow", !wide);
+      if (wide) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  }
+  addEventListener("resize", tellWide);
+  document.addEventListener("toggle", tellWide, true);
+  tellWide();
   phone.addEventListener("change", drawAll);
   drawAll();
 })();

@@ -9,6 +9,7 @@ from analyzer.report.build import html
 from analyzer.report.suite_build import suite_html
 from analyzer.results.results import read_results
 from tests.analyzer.browser import Browser
+from tests.analyzer.page_contrast import CHART_CONTRAST, CONTRAST, SKIPPED_HEADINGS
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report
 from tests.analyzer.report_rows import write
@@ -28,27 +29,9 @@ TOUCHING = """
   }).map(([name]) => axis.closest('[data-chart]').dataset.chart + ' ' + name);
 })
 """
-CONTRAST = """
-(() => {
-  const lum = c => {
-    const [r, g, b] = c.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const c = getComputedStyle(e).backgroundColor;
-      if (!c.startsWith('rgba(0, 0, 0, 0')) return c;
-    }
-    return 'rgb(255, 255, 255)';
-  };
-  const ratio = e => {
-    const [a, b] = [lum(getComputedStyle(e).color), lum(ground(e))].sort((x, y) => y - x);
-    return (a + 0.05) / (b + 0.05);
-  };
-  const texts = [...document.querySelectorAll('p, dt, dd, td, th, a, summary, h1, h2, h3')];
-  return Math.min(...texts.filter(e => e.textContent.trim()).map(ratio));
-})()
+CUT_TABLES = """
+[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.getAttribute('aria-label'))
 """
 DRAWN = "document.documentElement.dataset.charts === '11'"
 WIDTHS = (1280, 390)
@@ -186,10 +169,60 @@ def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, c
         assert all(text.endswith((".", ")", "%")) for text in texts), texts
 
 
-def test_quiet_text_stands_out_from_its_ground(browser: Browser, page: Path) -> None:
-    browser.open(page, width=1280, wait_for=DRAWN)
-    contrast = browser.js(CONTRAST)
-    assert contrast >= 4.5, "WCAG AA for text"
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_quiet_text_and_the_words_of_charts_stand_out_from_their_ground(
+    browser: Browser, page: Path, is_dark: bool
+) -> None:
+    browser.open(page, width=1280, wait_for=DRAWN, is_dark=is_dark)
+    ground = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(19, 21, 23)" if is_dark else "rgb(245, 245, 243)")
+    browser.js("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+    assert browser.js(CONTRAST) >= 4.5, "WCAG AA for text"
+    assert browser.js(CHART_CONTRAST) == [], browser.js(CHART_CONTRAST)
+
+
+def test_a_dark_page_is_printed_on_white_paper(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1280, wait_for=DRAWN, is_dark=True)
+    browser.page.emulate_media(media="print", color_scheme="dark")
+    assert browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.js("getComputedStyle(document.querySelector('.chart svg')).filter") == "none"
+    assert browser.js(CONTRAST) >= 4.5
+
+
+def test_no_table_is_cut_on_a_desk_and_on_a_phone_each_that_is_says_so(dressed: Browser, page: Path) -> None:
+    for width in WIDTHS:
+        dressed.open(page, width=width, wait_for=DRAWN)
+        dressed.js("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+        dressed.wait("!document.querySelector('.scroll[tabindex]:not(.wide)')")
+        cut = dressed.js(CUT_TABLES)
+        if width == 1280:
+            assert cut == []
+            continue
+        assert "Every level over all lengths" in cut
+        said = (
+            "[...document.querySelectorAll('.scroll')].filter(e => e.tabIndex === 0"
+            " && e.getAttribute('role') === 'region'"
+            " && getComputedStyle(e, '::before').content.startsWith('\"Scrolls sideways'))"
+            ".map(e => e.getAttribute('aria-label'))"
+        )
+        assert dressed.js(said) == cut
+
+
+def test_the_keyboard_alone_and_a_screen_reader_find_their_way(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390, wait_for=DRAWN)
+    browser.page.keyboard.press("Tab")
+    assert browser.js("document.activeElement.textContent") == "Skip to the content"
+    assert browser.js("document.activeElement.getBoundingClientRect().left") >= 0
+    browser.page.keyboard.press("Enter")
+    assert browser.js("document.activeElement.id") == "main"
+    browser.page.keyboard.press("Tab")
+    assert browser.js("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert browser.js(SKIPPED_HEADINGS) == []
+    labels = browser.js("[...document.querySelectorAll('[data-chart]')].map(e => e.getAttribute('aria-label'))")
+    assert [label for label in labels if ". " not in label] == [], "the title and the sentence that explains the marks"
+    assert (
+        browser.js("['header', 'main', 'nav', 'footer'].map(tag => document.querySelectorAll(tag).length)") == [1] * 4
+    )
 
 
 # ---------------------------------------------------------------- several tasks
@@ -237,6 +270,8 @@ def test_a_task_that_is_opened_draws_all_its_charts(dressed: Browser, suite_page
     assert dressed.js(TOUCHING) == []
 
 
-def test_quiet_text_of_a_suite_stands_out_from_its_ground(browser: Browser, suite_page: Path) -> None:
-    browser.open(suite_page, width=1280, wait_for=SUITE_DRAWN)
+def test_a_suite_is_readable_dark_and_its_headings_are_in_order(browser: Browser, suite_page: Path) -> None:
+    browser.open(suite_page, width=1280, wait_for=SUITE_DRAWN, is_dark=True)
     assert browser.js(CONTRAST) >= 4.5
+    assert browser.js(CHART_CONTRAST) == [], browser.js(CHART_CONTRAST)
+    assert browser.js(SKIPPED_HEADINGS) == []

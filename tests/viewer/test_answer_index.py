@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from analyzer.read.group_connection import open_group
@@ -21,6 +22,8 @@ from viewer.answers.answer_index import AnswerIndex, answer_index, facts_seen
 from viewer.answers.answer_texts import answer_detail, first_rows, listed_rows
 from viewer.answers.changed_answers import changed_answers, shared_levels
 from viewer.groups.group_places import group_places
+from viewer.groups.group_progress import group_progress
+from viewer.groups.opened_group import opened_group
 
 SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
 
@@ -187,9 +190,11 @@ def test_a_group_in_several_databases_is_one_list(runs_dir: Path, index: AnswerI
     own = tmp_path / GROUP / DB_NAME
     split(runs_dir / GROUP / DB_NAME, own, 2, by_context(2))
     (place,) = group_places([tmp_path])
-    with closing(open_group(own)) as conn:
+    with opened_group(place) as conn:
         of_shards = answer_index(conn, GROUP)
         columns = ["request_id", "state", "score", "differs", "key"]
         assert of_shards.answers.select(columns).equals(index.answers.select(columns))
         row = page(of_shards, conn, level="random 0.2", differs="yes").rows[-1]
         assert answer_detail(conn, place.settings(), row["request_id"])["full"]["pieces"]
+    assert group_progress(place)["responses"] == index.answers.filter(pl.col("state") == "answered").height
+    assert not own.exists()  # looking makes no database of the group's own

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, CookieJar
@@ -14,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from kvt_async.contract.paths import DB_NAME
 from tests.analyzer.bench_rows import GROUP as BENCHED
 from tests.analyzer.bench_rows import Load, steady, write_bench
+from tests.older_db import made_older
 from tests.viewer.conftest import GROUP
+from tests.worlds import query
 from viewer.groups.group_places import group_places
 from viewer.pages.page_access import Doorkeeper
 from viewer.pages.web_app import ViewApp
@@ -188,3 +191,19 @@ async def test_a_bench_shows_its_loads_and_charts_and_says_why_it_has_no_answers
             assert [group["name"] for group in await answer.json()] == [BENCHED]
         async with client.get(f"{url}/api/g/{place.key}/answers", headers=BEARER) as answer:
             assert (answer.status, "was benched" in await answer.text()) == (409, True)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_database_of_an_older_schema_has_every_page(runs_dir: Path, tmp_path: Path, version: int) -> None:
+    older = made_older(runs_dir / GROUP / DB_NAME, tmp_path / GROUP / DB_NAME, version)
+    before, n_answered = older.read_bytes(), query(older, "SELECT count(*) FROM responses")[0][0]
+    (place,) = group_places([tmp_path])
+    async with viewing(tmp_path) as (client, _, url):
+        for path in ("progress", "charts", "answers", "answers?differs=yes"):
+            async with client.get(f"{url}/api/g/{place.key}/{path}", headers=BEARER) as answer:
+                read: Any = await answer.json() if answer.status == 200 else await answer.text()
+                assert answer.status == 200, read
+                assert path != "progress" or (read["state"], read["responses"]) == ("finished", n_answered)
+                assert not path.startswith("answers?") or read["n"] > 0
+        assert await status_of(client, f"{url}/g/{place.key}/verdict", **BEARER) == 200
+    assert older.read_bytes() == before

@@ -2,13 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
-from analyzer.read.group_connection import open_group, parts
+from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation, newest_group, runs
@@ -19,6 +19,7 @@ from viewer.answers.answer_index import level_of, refuse_benched
 from viewer.answers.answer_texts import shortened
 from viewer.answers.word_diff import word_diff
 from viewer.groups.group_places import GroupPlace
+from viewer.groups.opened_group import opened_group
 
 PAGE = 25
 MOST_TEXT = 4_000  # characters of an answer in the list
@@ -42,7 +43,7 @@ def shared_levels(a: GroupPlace, b: GroupPlace) -> Json:
     """Levels that both groups ran, by task, and what `kvt compare` says of them: `compared` rows and `remarks`, or
     `refusal`, why scores can't be compared."""
     with ExitStack() as stack:
-        conns = [stack.enter_context(closing(open_group(place.db))) for place in (a, b)]
+        conns = [stack.enter_context(opened_group(place)) for place in (a, b)]
         levels = [
             {"task": visible(task), "level": visible(level)}
             for task, ours, theirs in _shared_tasks(conns, (a, b))
@@ -66,7 +67,7 @@ def changed_answers(a: GroupPlace, b: GroupPlace, task: str, level: str, *, afte
     """A page of the answers at a level that are not the same in both groups, in the order of A's manifest. `n_both`:
     answers that both have, `n_changed`: of them, other ones. Raises ConfigError for a level that one lacks."""
     with ExitStack() as stack:
-        conns = [stack.enter_context(closing(open_group(place.db))) for place in (a, b)]
+        conns = [stack.enter_context(opened_group(place)) for place in (a, b)]
         shared = {name: (ours, theirs) for name, ours, theirs in _shared_tasks(conns, (a, b))}
         both = shared.get(task)
         if both is None or level not in both[0] or level not in both[1]:

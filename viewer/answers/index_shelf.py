@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from contextlib import closing
 
-from analyzer.read.group_connection import open_group
 from viewer.answers.answer_index import AnswerIndex, answer_index, facts_seen
 from viewer.groups.group_places import GroupPlace
+from viewer.groups.opened_group import opened_group
 
 KEPT = 2  # a million answers take 50 MB
 PAUSE = 5.0  # of a group that grows: times what making its index took, before it is made anew
@@ -50,7 +49,7 @@ class IndexShelf:
 
 
 def _current(place: GroupPlace, kept: AnswerIndex | None) -> AnswerIndex:
-    with closing(open_group(place.db)) as conn:
+    with opened_group(place) as conn:
         if kept is not None and kept.state == facts_seen(conn):
             return kept
         return answer_index(conn, place.name)

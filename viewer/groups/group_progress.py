@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.read.group_connection import open_group
 from analyzer.results.number_format import plural
 from kvt_async.contract.errors import KvtError
 from kvt_async.contract.live_figures import live_history
@@ -16,6 +15,7 @@ from kvt_async.contract.local_faults import explained
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.status import status
 from viewer.groups.group_places import GroupPlace
+from viewer.groups.opened_group import opened_group
 
 Json = dict[str, Any]
 FRESH_S = 1.0  # an answer so young is given again
@@ -123,7 +123,7 @@ def _of_loads(loads: Sequence[tuple[str, str, float | None, float | None, int]])
 def _verdicts(place: GroupPlace, now: Json) -> list[Json]:
     sql = """SELECT task, series, sentence, verdict, safe_budget, partial FROM verdicts
         WHERE exp_group_id = ? AND generation = ?"""
-    with closing(open_group(place.db)) as conn:
+    with opened_group(place) as conn:
         rows = conn.execute(sql, (place.name, now["generation"])).fetchall()
         order = {row[0]: row[1] for row in conn.execute("SELECT series, min(level_idx) FROM runs GROUP BY 1")}
         loads = conn.execute(_LOADS, (place.name, now["generation"])).fetchall()

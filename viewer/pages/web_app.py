@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 import orjson
 from aiohttp import web
 
-from analyzer.read.group_connection import open_group
 from analyzer.report.vega import vega
 from kvt_async.contract.errors import ConfigError, KvtError
 from kvt_async.contract.local_faults import explained
@@ -23,6 +21,7 @@ from viewer.answers.changed_answers import changed_answers, shared_levels
 from viewer.answers.index_shelf import IndexShelf
 from viewer.groups.group_places import GroupPlace, group_places
 from viewer.groups.group_progress import ProgressBoard
+from viewer.groups.opened_group import opened_group
 from viewer.pages.page_access import Doorkeeper, Handler
 from viewer.pages.page_templates import rendered
 from viewer.pages.verdict_page import VerdictPage, verdict_page
@@ -179,7 +178,7 @@ async def _read(place: GroupPlace, read: Callable[[sqlite3.Connection], Answer])
     """In a thread with a connection of its own."""
 
     def work() -> Answer:
-        with closing(open_group(place.db)) as conn:
+        with opened_group(place) as conn:
             return read(conn)
 
     return await asyncio.to_thread(work)

@@ -18,7 +18,7 @@ from viewer.groups.group_places import GroupPlace
 from viewer.groups.opened_group import opened_group
 
 Json = dict[str, Any]
-FRESH_S = 1.0  # an answer so young is given again
+FRESH_S = 0.7  # an answer so young is given again
 COST_SHARE = 0.2  # of the time may go into reading
 HISTORY = 120  # figures of the last ten minutes
 _LOADS = """SELECT level, load, json_extract(figures_json, '$.output_tokens_per_s.value') AS tokens,

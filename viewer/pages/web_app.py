@@ -59,17 +59,17 @@ class ViewApp:
         self.app.router.add_get("/metrics", self.metrics)
         self.app.router.add_get("/static/{name}", self.static)
 
-    async def places(self) -> dict[str, GroupPlace]:
-        """By key, as the folders are now."""
+    async def places(self, *, anew: bool = False) -> dict[str, GroupPlace]:
+        """By key, as the folders were a moment ago; `anew`: as they are now."""
         async with self._listing:
-            if time.monotonic() - self._listed_at > LISTED_S:
+            if anew or time.monotonic() - self._listed_at > LISTED_S:
                 found = await asyncio.to_thread(group_places, self._roots)
                 self._places = {place.key: place for place in found}
                 self._listed_at = time.monotonic()
             return self._places
 
     async def _place(self, key: str) -> GroupPlace:
-        place = self._places.get(key) or (await self.places()).get(key)
+        place = self._places.get(key) or (await self.places(anew=True)).get(key)
         if place is None:
             raise web.HTTPNotFound(text="There is no such group in the folders that were given.\n")
         return place

@@ -64,5 +64,5 @@ for (;;) {
   } catch (error) {
     at("says").textContent = `This page can't be brought up to date: ${error.message}`;
   }
-  await wait(word === "running" ? 1500 : 3000);
+  await wait(word === "running" ? 1000 : 2000);
 }

@@ -21,6 +21,7 @@ from kvt_async.contract.command_line.options import (
     settings_from,
 )
 from kvt_async.import_command import app as import_app
+from kvt_async.init_command import app as init_app
 from kvt_async.planned_tasks import app as plan_app
 from kvt_async.sending_commands import ForceOption
 from kvt_async.sending_commands import app as sending_app
@@ -31,7 +32,7 @@ class Commands(Sections):
     """kvt's commands in the order in which they are used."""
 
     headings: ClassVar[Mapping[str, Sequence[str]]] = {
-        "Start": ("demo", "serve"),
+        "Start": ("demo", "serve", "init"),
         "Before a run": ("validate", "resolve", "tasks", "plan"),
         "Run": ("sweep", "status", "prepare", "run", "merge", "import"),
         "Read": ("all", "view", "score", "analyze", "report", "show", "export", "compare"),
@@ -266,7 +267,7 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
             typer.echo(line)
 
 
-for commands in (sending_app, import_app, analyzer_app, plan_app, view_app):
+for commands in (sending_app, init_app, import_app, analyzer_app, plan_app, view_app):
     app.registered_commands += commands.registered_commands
 app.add_typer(bench_app, name="bench")
 for command in (*app.registered_commands, *bench_app.registered_commands):

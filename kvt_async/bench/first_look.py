@@ -73,7 +73,7 @@ def base_url(text: str) -> str:
         raise ConfigError(
             f"{text.rpartition('@')[2]!r} is no URL of a server",
             where="URL",
-            do="Write http://HOST:PORT, e.g. kvt bench quick http://localhost:8000",
+            do="Write http://HOST:PORT, e.g. http://localhost:8000",
         )
     path = parts.path.rstrip("/")
     for route in ROUTES:

@@ -79,6 +79,8 @@ status                 contract.shards records store session senders sweep bench
 upgrade                contract.command_line clock session store
 imports                clock records data session store
 import_command         contract.command_line records ways imports
+first_config           data
+init_command           session bench first_config
 
 viewer:
 groups                 contract.command_line contract.shards analyzer.read analyzer.results kvt_async.status
@@ -92,7 +94,7 @@ demo                   contract.command_line analyzer.stages records sweep statu
 planned_tasks          contract.command_line analyzer.stages data
 sending_commands       contract.command_line contract.shards sweep merge cluster
 cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
-                       sending_commands import_command viewer.cli
+                       sending_commands import_command init_command viewer.cli
 __main__               cli
 """
 

@@ -127,3 +127,24 @@ def test_a_python_without_docstrings_is_refused_in_words() -> None:
         [sys.executable, "-OO", "-m", "kvt_async", "tasks"], check=False, capture_output=True, text=True
     )
     assert (ended.returncode, "without -OO" in ended.stderr, "Traceback" in ended.stderr) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("sw", ["sweep"]),
+        ("bench qu", ["quick"]),
+        ("sweep --retry", ["--retry-failed"]),
+        ("sweep -c deco", ["decode", "decoy.yaml"]),
+        ("sweep -c ./deco", ["./decoy.yaml"]),
+    ],
+)
+def test_bash_is_offered_commands_options_and_configs(
+    typed: str, offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `complete -F`, as the line that `kvt --show-completion bash` prints sets it up."""
+    monkeypatch.chdir(tmp_path)
+    Path("decoy.yaml").touch()
+    words = ["kvt", *typed.split()]
+    environment = {"_KVT_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    assert CliRunner().invoke(app, env=environment, prog_name="kvt").output.split() == offered

@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +18,22 @@ from kvt_async.contract.visible import visible
 if TYPE_CHECKING:
     from kvt_async.contract.settings import Settings
 
+
+def config_names(incomplete: str) -> list[str]:
+    """What a shell offers after -c: shipped experiments, then files. Where none fits, it offers folders itself."""
+    shipped = sorted(path.stem for path in (shipped_configs() / "experiments").glob("*.yaml"))
+    files = sorted(name for name in glob(f"{escape(incomplete)}*") if name.endswith((".yaml", ".yml")))
+    return [*(name for name in shipped if name.startswith(incomplete)), *files]
+
+
 ConfigOption = Annotated[
     str | None,
     typer.Option(
-        "-c", "--config", metavar="FILE", help="Experiment YAML, or the name of a shipped one (demo, sanity, ...)."
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="Experiment YAML, or the name of a shipped one (demo, sanity, ...).",
+        autocompletion=config_names,
     ),
 ]
 OverrideOption = Annotated[

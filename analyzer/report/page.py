@@ -50,6 +50,8 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "answers": under_headings(screen),
         "charts": charts,
         "names": [(name, s) for s in results.series if (name := series_name(s)) != s],
+        "telling": results.telling,
+        "changed": report_tables.changed_answers(results),
         "verdicts": report_tables.verdicts(results),
         "safe_by_length": report_tables.safe_by_length(results),
         "levels": report_tables.levels(results),

@@ -16,12 +16,14 @@ from analyzer.results.number_format import (
     signed,
 )
 from analyzer.results.results import ALL, Results
+from analyzer.results.telling_answers import cut
 from analyzer.results.text_table import Table, table
 from analyzer.store.tables import BinStat, Evidence, Verdict
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict, Unit
 
 WHOLE = Bin(ALL, 0, 0)
+IN_A_CELL = 80  # characters of a text
 _NO_ZONE: dict[str, str] = {SeriesVerdict.TRANSITION: "open below", SeriesVerdict.CANNOT_TELL: "not proven"}
 
 
@@ -300,3 +302,21 @@ def level_name(run: Run) -> str:
 
 def _rate(k: int, n: int) -> str:
     return "0" if k == 0 else f"{k:,} ({percent(k / n, 1)})"
+
+
+def changed_answers(results: Results) -> Table:
+    """The telling answers in a line each."""
+    rows = [
+        {
+            "Level": t.level,
+            "Prompt tokens": t.length,
+            "Example": t.example,
+            "Question": cut(t.question, IN_A_CELL),
+            "Gold": cut(t.golds, IN_A_CELL),
+            "Full cache": cut("".join(piece.text for piece in t.full), IN_A_CELL) or "(empty)",
+            "This level": cut("".join(piece.text for piece in t.here), IN_A_CELL) or "(empty)",
+            "Score": t.scores,
+        }
+        for t in (results.telling.rows if results.telling else ())
+    ]
+    return table(rows, text_columns=7)

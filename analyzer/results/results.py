@@ -16,6 +16,7 @@ from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
 from analyzer.results.rows import ClientRow, SessionRow, Volume
+from analyzer.results.telling_answers import MOST, MOST_OF_A_TASK, TellingAnswers, telling_answers
 from analyzer.results.turns import TurnFigures, conversations_moved, read_turns
 from analyzer.results.volumes import read_volumes
 from analyzer.store.derived_rows import ANALYZER_VERSION, NOBODY, ScoredBy, scored_by
@@ -84,6 +85,7 @@ class Results:
     beside_constrained: list[Comparison] = field(default_factory=list)  # constrained full and each level
     turns: list[TurnFigures] = field(default_factory=list)  # of conversations, where volumes were asked for
     nodes: tuple[NodeAnswers, ...] = ()  # the servers of shards of levels beside the baseline's
+    telling: TellingAnswers | None = None  # changed answers to look at, where volumes were asked for
     n_moved: int = 0  # conversations whose turns went to different endpoints; there too
 
     @property
@@ -302,7 +304,10 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         replace(_task_results(conn, whole, task, samples[task.dataset_id]), plugin_sha256=plugins.get(task.dataset_id))
         for task in tasks
     ]
-    return [_with_turns(conn, task) for task in results] if volumes else results
+    if not volumes:
+        return results
+    most = MOST if len(tasks) == 1 else MOST_OF_A_TASK
+    return [replace(_with_turns(conn, task), telling=telling_answers(conn, task, most)) for task in results]
 
 
 def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:

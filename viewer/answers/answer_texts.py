@@ -9,13 +9,13 @@ from typing import Any
 from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.runs import Run, newest_generation, runs
+from analyzer.results.word_diff import Piece, word_diff
 from analyzer.verbs.show import ShowAnswer, ShownExample, ShownLevel, show
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from viewer.answers.answer_filter import PAGE, outcome_of
 from viewer.answers.answer_index import ANSWERED, FAILED, PENDING, AnswerIndex, level_of, refuse_benched
-from viewer.answers.word_diff import Piece, word_diff
 
 PREVIEW = 240  # characters
 MOST_TEXT = 60_000  # characters of one text in a page

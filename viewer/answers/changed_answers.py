@@ -12,12 +12,12 @@ from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation, newest_group, runs
+from analyzer.results.word_diff import word_diff
 from analyzer.verbs.compare import compare
 from kvt_async.contract.errors import ConfigError, KvtError
 from kvt_async.contract.visible import visible
 from viewer.answers.answer_index import level_of, refuse_benched
 from viewer.answers.answer_texts import shortened
-from viewer.answers.word_diff import word_diff
 from viewer.groups.group_places import GroupPlace
 from viewer.groups.opened_group import opened_group
 

@@ -162,7 +162,7 @@ def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:
         facts = read_results(conn, "synthetic", volumes=True)
     guard(facts, partial=False)
     text = markdown(facts, settings, NOON)
-    assert text.count("\n## ") == 12
+    assert text.count("\n## ") == 13
     assert "SnapKV (sees the question): " in text
     assert SLIPS.findall(text) == []
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viewer.answers.word_diff import MOST_WORDS, Piece, word_diff
+from analyzer.results.word_diff import MOST_WORDS, Piece, word_diff
 
 TEXTS = st.lists(st.sampled_from(["the ", "code ", "is ", "412", ".", "\n", "é ", "x"]), max_size=30).map("".join)
 

@@ -5,14 +5,13 @@ itself. So an example's drop is a multiple of 1/k, and a whole experiment a few 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.stats.paired_tests import Units
+from analyzer.stats.paired_tests import each_positive
 from analyzer.stats.sample_layout import Layout
 
 Floats = npt.NDArray[np.float64]
@@ -41,16 +40,15 @@ class Chances:
     def safe(self, layout: Layout, flip_rate: float, budgets: int = 1) -> float:
         """The chance that all of `budgets` budgets without any true drop are proven safe."""
         if budgets == 1:
-            return float(self._proven(layout, self._drawn(layout, flip_rate, 0.0), self._is_safe).mean())
+            return float(self._proven(layout, self._drawn(layout, flip_rate, 0.0), self.margin).mean())
         proven = np.ones(self.draws, dtype=bool)
         for drawn in self._beside(layout, flip_rate, budgets):
-            proven &= self._proven(layout, drawn, self._is_safe)
+            proven &= self._proven(layout, drawn, self.margin)
         return float(proven.mean())
 
     def loss(self, layout: Layout, flip_rate: float, drop: float) -> float:
         """The chance that a loss is proven where the true drop is `drop`."""
-        drawn = self._drawn(layout, flip_rate, drop)
-        return float(self._proven(layout, drawn, lambda u: u.p_drop_at_most(0.0) <= self.alpha).mean())
+        return float(self._proven(layout, self._drawn(layout, flip_rate, drop), None).mean())
 
     def smallest_drop(self, layout: Layout, flip_rate: float) -> float | None:
         """Smallest true drop, in steps of 0.01, that is found with a chance of 80%; None: not even 0.9."""
@@ -70,9 +68,6 @@ class Chances:
         least = layout.least(self.margin, self.alpha)
         sizes = [least, *(layout.rounded(n) for n in (*_SIZES, *_LARGE) if n > least)]
         return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= POWER), None)
-
-    def _is_safe(self, units: Units) -> bool:
-        return units.p_drop_at_least(self.margin) <= self.alpha
 
     @cached_property
     def k(self) -> int:
@@ -107,11 +102,17 @@ class Chances:
             draws.append(counts)
         return draws
 
-    def _proven(self, layout: Layout, drawn: Ints, proven: Callable[[Units], bool]) -> npt.NDArray[np.bool_]:
-        """Whether `proven` holds of each draw: [draws]. Equal draws are tested once."""
+    def _proven(self, layout: Layout, drawn: Ints, margin: float | None) -> npt.NDArray[np.bool_]:
+        """Whether less than `margin` is proven lost, or None: whether a loss is, of each draw: [draws].
+
+        The tests are those of Units.p_drop_at_least(margin) and p_drop_at_most(0). Equal draws are tested once.
+        """
         outcomes, of = np.unique(drawn.reshape(len(drawn), -1), axis=0, return_inverse=True)
-        shape = drawn.shape[1:]
-        return np.array([proven(layout.units(self.drops, row.reshape(shape))) for row in outcomes])[of.ravel()]
+        weight = layout.weight / np.average(layout.weight, weights=layout.count)
+        value = np.outer(weight, -self.drops if margin is None else self.drops - margin).ravel()
+        worst = weight.max() * (1.0 if margin is None else 1.0 - margin)
+        p = each_positive(np.append(value, worst), np.column_stack([outcomes, np.ones(len(outcomes), dtype=np.int64)]))
+        return np.asarray(p <= self.alpha)[of.ravel()]
 
 
 def answer_flips(changed: float, samples: int) -> float:

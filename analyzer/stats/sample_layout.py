@@ -74,8 +74,3 @@ class Layout:
     def rounded(self, examples: int) -> int:
         """The next number that every bin has an equal share of."""
         return -(-examples // self.bins) * self.bins
-
-    def units(self, drops: Floats, count: Ints) -> Units:
-        """Units of which so many of each group have each of the drops: drops [v], count [g, v]."""
-        weight = np.repeat(self.weight, count.sum(axis=1))
-        return Units(np.repeat(np.tile(drops, len(count)), count.ravel()), weight / weight.mean())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analyzer.stats.paired_tests import Units, weighted_exponentials_positive
+from analyzer.stats.paired_tests import Units, each_positive, weighted_exponentials_positive
 
 DROPS = st.lists(st.sampled_from([-1.0, -0.5, -0.2, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 
@@ -80,6 +80,21 @@ def test_weighted_exponentials_agree_with_simulation_for_any_values() -> None:
     value = rng.normal(-0.1, 0.5, 30)
     drawn = np.mean(rng.exponential(size=(400_000, 30)) @ value >= 0)
     assert weighted_exponentials_positive(value, np.ones(30)) == pytest.approx(drawn, abs=3e-3)
+
+
+@given(
+    st.lists(st.floats(-1, 1).map(lambda v: round(v, 3)), min_size=1, max_size=12),
+    st.integers(0, 2**32),
+    st.sampled_from([2, 20, 500]),
+)
+def test_many_counts_of_the_same_values_have_the_probabilities_of_each_alone(
+    value: list[float], seed: int, most: int
+) -> None:
+    counts = np.random.default_rng(seed).integers(0, most, size=(8, len(value)))
+    counts[0], counts[1] = 0, 1
+    values = np.array(value)
+    alone = [weighted_exponentials_positive(values[row > 0], row[row > 0].astype(np.float64)) for row in counts]
+    assert each_positive(values, counts) == pytest.approx(alone, abs=1e-8)
 
 
 @given(DROPS)

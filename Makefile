@@ -19,7 +19,7 @@ CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
 DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-cluster test-imports test-fuzz test-secrets test-slow test-wheel train clean
+.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-cluster test-imports test-fuzz test-secrets test-slow test-wheel docs train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,6 +134,9 @@ test-secrets: $(VENV)/.dev ## A secret in every place, every command, both trans
 
 test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment, run the demo there
 	@scripts/test_wheel.sh $(PYTHON)
+
+docs: $(VENV)/.dev ## The documents as a site in site/; fails at a dead link
+	@$(BIN)/python scripts/website.py
 
 train: $(STALE) | $(BIN)/python ## Train the reference model from nothing (torch; under 20 minutes)
 	$(CORE)

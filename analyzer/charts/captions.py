@@ -120,7 +120,11 @@ def latency(results: Results) -> str:
 
 
 def latency_says(results: Results) -> str:
-    return "Points: p50; bars reach to p95. " + _stamp(results)
+    of_ttft = {round(s.ttft_p50_s, 6) for s in _whole(results) if s.ttft_p50_s is not None}
+    of_tpot = {round(s.tpot_p50_s, 6) for s in _whole(results) if s.tpot_p50_s is not None}
+    is_flat = len(of_tpot) == 1 and len(of_ttft) > 1
+    flat = "TPOT is not drawn: it is the same at every level. " if is_flat else ""
+    return f"Points: p50; bars reach to p95. {flat}{_stamp(results)}"
 
 
 def by_bin(results: Results) -> str:

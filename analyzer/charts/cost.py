@@ -158,15 +158,22 @@ def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
     if frame.is_empty():
         return empty("No latency was measured: no request has been answered.", size)
     names = {"TTFT": "time to first token, TTFT", "TPOT": "time per output token, TPOT"}
-    frame = frame.with_columns(metric=pl.col("metric").replace(names))
+    news = [metric for (metric,), rows in frame.group_by("metric", maintain_order=True) if _tells(rows)]
+    shown = [metric for metric in names if metric in news] or frame["metric"].unique(maintain_order=True).to_list()
+    frame = frame.filter(pl.col("metric").is_in(shown)).with_columns(metric=pl.col("metric").replace(names))
     marks = _latencies(data.axis, data.series, size)
     panel = layer(*marks, data=records(frame, *frame.columns), width=size.panel(2), height=200)
     return facet(
         panel,
-        panels("metric", tuple(names.values())),
+        panels("metric", tuple(names[metric] for metric in shown)),
         columns=size.columns,
         resolve={**OWN_X, "scale": {"y": "independent"}},
     )
+
+
+def _tells(rows: pl.DataFrame) -> bool:
+    """Whether a latency differs between levels: TPOT of answers that came in one packet is 0 at each."""
+    return rows["p50"].round(3).n_unique() > 1
 
 
 @lru_cache(LOOKS)

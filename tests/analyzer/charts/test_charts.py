@@ -22,6 +22,7 @@ from altair.utils.schemapi import SchemaBase, validate_jsonschema
 from analyzer import parallel
 from analyzer.charts import picture_files
 from analyzer.charts.axis import LABEL_PX, budget_axis
+from analyzer.charts.chart_news import BY_BIN, without_news
 from analyzer.charts.draw import CHARTS, draw, draw_all
 from analyzer.charts.fonts import prefer_own_fonts
 from analyzer.charts.frames import chart_data
@@ -335,3 +336,18 @@ def test_narrow_charts_have_one_column_and_leave_the_message_to_the_page(demo: s
     spec = draw(KINDS["acc_by_bin"], facts, chart_data(facts), NARROW, title=False)
     assert "title" not in spec
     assert spec["columns"] == 1
+
+
+def test_charts_that_show_nothing_new_are_named_with_the_reason(tmp_path: Path) -> None:
+    def reasons(name: str, **changes: Any) -> dict[str, str]:
+        (tmp_path / name).mkdir()
+        facts = facts_of(tmp_path / name, **changes)
+        return dict(without_news(facts, chart_data(facts)))
+
+    usual = {"acc_by_bin": "it repeats the accuracy in each length bin", "fail_by_bin": "no request failed, of 80"}
+    assert reasons("several") == usual
+    repeats = "all prompts are in one length bin: it repeats accuracy by budget"
+    assert [name for name, why in reasons("one", edges=EDGES[:1]).items() if why == repeats] == list(BY_BIN)
+    unknown = reasons("unknown", series=(replace(SMALL["series"][0], evidence="unverified"),))
+    assert {"acc_by_kept_tokens", "pareto"} <= set(unknown)
+    assert "fail_by_bin" not in reasons("failures", series=(replace(SMALL["series"][0], fail=lambda *_: 0.2),))

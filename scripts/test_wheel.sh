@@ -15,6 +15,7 @@ cd "$work"
 PATH="$work/env/bin:$PATH"
 kvt --version
 kvt validate -c demo
+kvt init own.yaml --base-url http://127.0.0.1:8000 --model m --apply llama.cpp && kvt validate -c own.yaml
 kvt demo --quiet --override 'dataset.params={contexts: 25, min_tokens: 128, max_tokens: 512}' --override binning.n_per_bin=5 \
     --override 'kv.budgets=[1.0, 0.5, 0.1]'
 kvt sweep -c sanity --dry-run

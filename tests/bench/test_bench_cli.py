@@ -1,7 +1,6 @@
 """`kvt bench` as a program: what it answers and with which exit code."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from analyzer.bench.comparison import compare
 from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.cli import app
 from tests.bench_output import documented
+from tests.forked_kvt import run_kvt
 from tests.servers.openai_server import FakeServer, Script, on_loopback, serving
 from tests.worlds import bench_overrides, bench_settings
 
@@ -27,16 +27,12 @@ async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[
     overrides = [
         word for one in bench_overrides(tmp_path, url, "analysis.charts=false") for word in ("--override", one)
     ]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kvt_async", "bench", "--json", *options, *overrides,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    answer = orjson.loads(out) if out else {}
+    words, env = ["bench", "--json", *options, *overrides], {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = await asyncio.to_thread(run_kvt, words, tmp_path, env)
+    answer = orjson.loads(done.stdout) if done.stdout else {}
     if answer:
         assert documented(answer, "run")["schema"] == "kvt.bench/1"
-    return process.returncode, answer, err.decode()
+    return done.returncode, answer, done.stderr
 
 
 async def test_an_objective_that_is_proven_missed_exits_1_and_one_that_is_met_exits_0(tmp_path: Path) -> None:
@@ -48,6 +44,8 @@ async def test_an_objective_that_is_proven_missed_exits_1_and_one_that_is_met_ex
         code, answer, _ = await kvt_bench(tmp_path, url, "--concurrency", "2", "--slo", "ttft_p50_ms=60000")
         assert (code, len(server.bodies)) == (0, n), "another question of the same stage sends nothing"
         assert answer["analysis"]["points"][0]["objectives"][0]["verdict"] == "met"
+    page = (tmp_path / "runs/b/bench_report.html").read_text()
+    assert len(page) < 200_000, "a page without charts carries no program that draws them"
 
 
 async def test_a_limit_that_is_not_finite_is_an_error_of_the_config(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _write(benched: Benched, paths: RunPaths, now: datetime) -> list[Path]:
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says} for k in benched.drawings]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
     write_whole(md, environment("md").get_template("bench.md.jinja").render(page))
-    page |= {"specs": in_script(page_specs(benched)), "script": vega()}
+    page |= {"specs": in_script(page_specs(benched)), "script": vega() if benched.drawings else ""}
     write_whole(html, environment("html").get_template("bench.html.jinja").render(page))
     return [md, html, *files]
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import threading
 import types
@@ -20,6 +19,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.variables import PLACES
+from tests.forked_kvt import run_kvt
 from tests.servers.echoes import echo_server, echoes, traces
 from tests.worlds import free_port, write_examples
 
@@ -173,22 +173,15 @@ def at_work(folder: Path, config: dict[str, Any], *commands: list[str]) -> dict[
     (folder / "c.yaml").write_text(json.dumps(config), encoding="utf-8")
     (folder / ".env").write_text(f"TOK={TOKEN}\n", encoding="utf-8")
     env = {name: value for name, value in os.environ.items() if not name.startswith("KVT__")}
-    env |= {"OPENAI_API_KEY": KEY, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+    env |= {"OPENAI_API_KEY": KEY, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}  # what is launched is ours
     marks = [*traces(KEY), *traces(TOKEN)]
     codes = {}
     for command in commands:
         words = [*command, "-c", "c.yaml"]
-        done = subprocess.run(
-            [sys.executable, "-m", "kvt_async", *words],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_kvt(words, folder, env)
         shown = done.stdout + done.stderr
-        assert b"Traceback" not in shown, (words, shown.decode())
-        assert not any(mark in shown for mark in marks), (words, shown.decode())
+        assert "Traceback" not in shown, (words, shown)
+        assert not any(mark in shown.encode() for mark in marks), (words, shown)
         codes[" ".join(command)] = done.returncode
     return codes
 

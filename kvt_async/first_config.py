@@ -100,6 +100,11 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
+def launched_url(engine: ServerKind) -> str:
+    """The base URL of a server that kvt starts: its recipe's, for not every engine's paths begin with /v1."""
+    return _recipe(engine).base_url or LAUNCHED_URL
+
+
 def default_data(engine: ServerKind, model: str) -> str:
     """A task that is made here: the reference model knows its own words only."""
     return "multikey" if engine is ENGINES["kvt"] and model == REFERENCE else NEEDLES
@@ -121,7 +126,7 @@ def config_text(answers: FilledBlanks, path: Path) -> str:
         "# Written by `kvt init`. Only what differs from the defaults stands here; every key with its meaning is in",
         "# docs/CONFIGS.md. A secret belongs into the environment or .env, never into this file.",
         f"experiment: {{exp_group_id: {group}}}   # results lie in runs/{group}",
-        _dataset(answers.data),
+        dataset_lines(answers.data),
         f"tokenizer: {{name: {_quoted(answers.tokenizer)}}}   # {_about_tokenizer(answers.tokenizer)}",
         f"model: {{name: {_quoted(answers.model)}}}",
     ]
@@ -146,6 +151,7 @@ class _Recipe:
     kv: str
     engine: dict[str, Any]
     concurrency: int | None
+    base_url: str | None = None
 
 
 def _recipe(engine: ServerKind) -> _Recipe:
@@ -160,10 +166,11 @@ def _recipe(engine: ServerKind) -> _Recipe:
     kept = {key: value for key, value in tree["engine"].items() if key != "base_url"}
     header = ["", f"# From {engine.recipe}; more in docs/KV_BUDGETS.md:", *comments]
     paced = "requests_per_minute" in tree["limits"]
-    return _Recipe(header, section[0], kept, None if paced else tree["limits"]["concurrency"])
+    concurrency = None if paced else tree["limits"]["concurrency"]
+    return _Recipe(header, section[0], kept, concurrency, tree["engine"]["base_url"])
 
 
-def _dataset(data: str) -> str:
+def dataset_lines(data: str) -> str:
     """The sections of the data: what is asked, in which lengths, and how many of each. Raises ConfigError."""
     from kvt_async.data.sources import kvtext, ruler_tasks
 

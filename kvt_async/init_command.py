@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.errors import ConfigError, InterruptedByUserError, ServerError
 from kvt_async.contract.visible import visible
 
 app = typer.Typer()
@@ -42,16 +42,16 @@ def init(
 
     Example: kvt init my.yaml --base-url http://localhost:8000 --data needles --apply kvt
     """
-    from kvt_async.bench.first_look import base_url as whole_url
     from kvt_async.contract.files import write_whole
     from kvt_async.first_config import (
         ENGINES,
-        LAUNCHED_URL,
         FilledBlanks,
         config_text,
+        dataset_lines,
         default_data,
         default_tokenizer,
         engine_named,
+        launched_url,
     )
 
     if path.exists():
@@ -63,16 +63,20 @@ def init(
         typer.echo("How does a KV budget reach the server?")
         for name, each in ENGINES.items():
             typer.echo(f"  {name:13} {each.says}")
-    apply = apply or ask("--apply", "Which of them", "none")
+    apply = apply or ask("--apply", "Which of them", "none", engine_named)
     engine = engine_named(apply)
-    url = base_url or (LAUNCHED_URL if engine.is_started else ask("--base-url", "Base URL", "http://localhost:8000"))
-    url = _without_secrets(whole_url(url))
+    if base_url is None and not engine.is_started:
+        base_url = ask("--base-url", "Base URL", "http://localhost:8000", _server_url)
+    url = launched_url(engine) if base_url is None else _server_url(base_url)
     model = model or _model(url, ask, is_started=engine.is_started)
     data = data or ask(
-        "--data", "Data (needles, ruler, another task made here, or a .jsonl)", default_data(engine, model)
+        "--data",
+        "Data (needles, ruler, another task made here, or a .jsonl)",
+        default_data(engine, model),
+        dataset_lines,
     )
     tokenizer = tokenizer or ask(
-        "--tokenizer", "Tokenizer (tokenizer.json, hub id, or an estimate)", default_tokenizer(model)
+        "--tokenizer", "Tokenizer (tokenizer.json, hub id, or an estimate)", default_tokenizer(model), str
     )
     write_whole(path, config_text(FilledBlanks(url, model, data, tokenizer, apply), path))
     typer.echo(visible(f"wrote {path}"))
@@ -83,25 +87,41 @@ def init(
         typer.echo(visible(f"  {command.format(path=path):{len(NEXT[1][0]) + len(str(path))}} # {meaning}"))
 
 
-def _asked(_option: str, question: str, default: str) -> str:
-    return str(typer.prompt(question, default=default))
+Ask = Callable[
+    [str, str, str | None, Callable[[str], object]], str
+]  # option, question, default, what refuses an answer
 
 
-def _taken(option: str, _question: str, default: str) -> str:
+def _asked(_option: str, question: str, default: str | None, check: Callable[[str], object]) -> str:
+    """What is typed; asked again where `check` raises a ConfigError."""
+    while True:
+        try:
+            answer = str(typer.prompt(question, default=default))
+        except typer.Abort:
+            raise InterruptedByUserError("stopped; nothing was written") from None
+        try:
+            check(answer)
+        except ConfigError as error:
+            typer.echo(visible(str(error)))
+        else:
+            return answer
+
+
+def _taken(option: str, _question: str, default: str | None, _check: Callable[[str], object]) -> str:
     typer.echo(visible(f"{option} {default} is taken, as none was given"))
-    return default
+    return str(default)
 
 
-def _model(url: str, ask: Callable[[str, str, str], str], *, is_started: bool) -> str:
+def _model(url: str, ask: Ask, *, is_started: bool) -> str:
     """The model that the server lists, or the chosen one of several. Raises ConfigError where nothing tells it."""
     names, reason = ([], "kvt will start it") if is_started else asyncio.run(_listed(url))
     if len(names) > 1 or (names and ask is _asked):
         typer.echo(visible(f"{url} serves {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"))
     if len(names) == 1 or (names and ask is _asked):
-        return ask("--model", "Model", names[0])
+        return ask("--model", "Model", names[0], str)
     if ask is _asked:
         typer.echo(visible(f"No list of models ({reason})."))
-        return str(typer.prompt("Model (its name, or the path of its file)"))
+        return ask("--model", "Model (its name, or the path of its file)", None, str)
     why = f"the server has {len(names)}" if names else f"the server lists none: {reason}"
     raise ConfigError(
         f"no model is named, and {why}", where="--model", do="Name it: --model NAME. Nothing was written."
@@ -122,8 +142,14 @@ async def _listed(url: str) -> tuple[list[str], str]:
             return [], error.what
 
 
-def _without_secrets(url: str) -> str:
-    """The URL, where nothing in it may be a secret: the file would hold it. Raises ConfigError."""
+def _server_url(text: str) -> str:
+    """The base URL in what was typed, where nothing in it may be a secret, as the file would hold it.
+
+    Raises ConfigError.
+    """
+    from kvt_async.bench.first_look import base_url
+
+    url = base_url(text)
     parts = urlsplit(url)
     if "@" in parts.netloc or parts.query:
         raise ConfigError(

@@ -53,14 +53,20 @@ def test_a_server_is_swept_to_a_verdict_by_what_init_wrote_and_printed(kvt: Kvt,
     assert "broken" in verdict or "safe" in verdict
 
 
+def test_a_server_that_kvt_starts_needs_no_url_and_has_the_paths_of_its_recipe(kvt: Kvt, tmp_path: Path) -> None:
+    ok(kvt("init", "--model", "m", "--apply", "OpenVINO"))
+    assert load_settings(tmp_path / "my.yaml", environ={}).engine.base_url == "http://127.0.0.1:0/v3"
+
+
 def test_on_a_terminal_what_no_option_says_is_asked(tmp_path: Path, server_url: str) -> None:
     ours, theirs = pty.openpty()
-    os.write(ours, b"kvt\nreference\nvt\n\n")
+    os.write(ours, b"vlm\nkvt\nreference\nvt\n\n")
     command = [sys.executable, "-m", "kvt_async", "init", "new.yaml", "--base-url", server_url]
     done = subprocess.run(command, cwd=tmp_path, stdin=theirs, capture_output=True, text=True, timeout=60, check=False)
     os.close(ours)
     os.close(theirs)
     assert done.returncode == 0, done.stderr
+    assert "no way of applying a budget is called 'vlm'" in done.stdout  # and it is asked again
     assert f"{server_url} serves reference" in done.stdout
     assert "task: vt," in (tmp_path / "new.yaml").read_text(encoding="utf-8")
 

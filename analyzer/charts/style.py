@@ -69,7 +69,7 @@ class ChartSize:
         return 2 if self.narrow else 12
 
 
-WIDE, PAGE, NARROW = ChartSize(), ChartSize(width=820), ChartSize(width=236, narrow=True)
+WIDE, PAGE, NARROW = ChartSize(), ChartSize(width=980), ChartSize(width=236, narrow=True)
 
 
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:

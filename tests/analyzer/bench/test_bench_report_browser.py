@@ -8,6 +8,7 @@ from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.browser import Browser
+from tests.analyzer.page_contrast import CHART_CONTRAST, CONTRAST, SKIPPED_HEADINGS
 
 pytestmark = pytest.mark.browser
 
@@ -65,6 +66,20 @@ def test_it_opens_offline_with_every_chart_drawn_and_nothing_wider_than_the_scre
         ".map(c => c.dataset.chart)"
     )
     assert wide == []
+
+
+def test_it_is_readable_dark_its_headings_in_order_and_what_scrolls_is_reached_by_keyboard(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page, width=1280, wait_for=DRAWN, is_dark=True)
+    assert browser.js(CONTRAST) >= 4.5
+    assert browser.js(CHART_CONTRAST) == []
+    assert browser.js(SKIPPED_HEADINGS) == []
+    unreachable = browser.js(
+        "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex !== 0)"
+        ".map(e => e.textContent.slice(0, 40))"
+    )
+    assert unreachable == []
 
 
 def test_the_verdict_is_above_the_fold_of_a_phone(browser: Browser, page: Path) -> None:

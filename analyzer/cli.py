@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyzer.papers.commands import app as papers_app
 from kvt_async.contract.command_line.options import (
     ConfigOption,
     FlipRateOption,
@@ -49,6 +50,9 @@ MetricOption = Annotated[
 RecomputeOption = Annotated[
     bool, typer.Option("--recompute", help="Make everything again, whatever is stored already.")
 ]
+
+
+app.registered_commands += papers_app.registered_commands
 
 
 def main() -> None:

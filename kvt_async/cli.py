@@ -35,7 +35,7 @@ class Commands(Sections):
         "Start": ("demo", "serve", "init"),
         "Before a run": ("validate", "resolve", "tasks", "plan"),
         "Run": ("sweep", "status", "prepare", "run", "merge", "import"),
-        "Read": ("all", "view", "score", "analyze", "report", "show", "export", "compare"),
+        "Read": ("all", "view", "score", "analyze", "report", "results", "figures", "show", "export", "compare"),
         "Make sure": ("check", "verify", "upgrade"),
         "Throughput and latency": ("bench",),
     }

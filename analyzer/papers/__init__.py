@@ -1,0 +1,1 @@
+"""Results to take along: tables and figures as files for papers, sheets and pages."""

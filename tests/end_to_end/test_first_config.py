@@ -12,7 +12,6 @@ from kvt_async.contract.load import load_settings
 from kvt_async.first_config import ENGINES, FilledBlanks, config_text
 from kvt_async.validate import validate
 from tests.end_to_end.conftest import Kvt, ok, overrides
-from tests.worlds import free_port
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -76,12 +75,10 @@ def test_on_a_terminal_what_no_option_says_is_asked(tmp_path: Path, server_url: 
     [
         (("there.yaml",), "the file is there already, and is kept"),
         (("my.txt",), "a config is a .yaml file"),
-        (("--apply", "vlm"), "no way of applying a budget is called 'vlm'"),
         (("--base-url", "ftp://x"), "is no URL of a server"),
         (("--base-url", "http://user:pass@h/v1"), "may be secret"),
         (("--model", "m", "--data", "nedles"), "neither a task that is made here nor a .jsonl file"),
         (("--model", "m", "--data", "no.jsonl"), "there is no such file"),
-        (("--base-url", f"http://127.0.0.1:{free_port()}"), "no model is named, and the server lists none"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_words_and_nothing_is(

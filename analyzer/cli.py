@@ -285,7 +285,8 @@ def export(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[DIR] OUT", help="A run's folder or database, in place of -c; then FILE.parquet or FILE.csv."
+            metavar="[DIR] OUT",
+            help="A run's folder or database, in place of -c; then FILE.parquet, FILE.csv or FILE.jsonl.",
         ),
     ],
     config: ConfigOption = None,
@@ -293,9 +294,14 @@ def export(
     exact: Annotated[
         bool, typer.Option("--exact", help="CSV: texts as they are, also those that a spreadsheet would compute.")
     ] = False,
+    with_context: Annotated[
+        bool, typer.Option("--with-context", help="The whole context of each row too, not its SHA-256 alone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one row per outcome: keys, answer, score, metrics.
+    """Write one row per outcome: keys, question, golds, answer, score, metrics.
+
+    In CSV, which spreadsheets open, texts that begin with = + - or @ get an apostrophe in front; --exact leaves them.
 
     Example: kvt export -c demo outcomes.parquet
 
@@ -304,7 +310,8 @@ def export(
     from analyzer.stages import export_stage
 
     place, out = _place_and(words, "OUT", needed=True)
-    _print(export_stage(settings_from(config, override, place=place), Path(out or ""), exact=exact), False, as_json)
+    settings = settings_from(config, override, place=place)
+    _print(export_stage(settings, Path(out or ""), exact=exact, with_context=with_context), False, as_json)
 
 
 def _with_metric(override: list[str] | None, metric: str | None) -> list[str] | None:

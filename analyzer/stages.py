@@ -221,12 +221,12 @@ def plan_stage(
     return plan(tasks[0].settings if tasks else settings, flips=flips, version=version, layout=layout, turns=turns)
 
 
-def export_stage(settings: "Settings", out: Path, *, exact: bool = False) -> "ExportAnswer":
-    """One row per outcome to Parquet or CSV."""
+def export_stage(settings: "Settings", out: Path, *, exact: bool = False, with_context: bool = False) -> "ExportAnswer":
+    """One row per outcome to Parquet, CSV or JSON lines."""
     from analyzer.verbs.export import export
 
     with _open(settings) as group:
-        return export(group.conn, settings, out, exact=exact)
+        return export(group.conn, settings, out, exact=exact, with_context=with_context)
 
 
 def _analyze(group: OpenGroup, *, run_id: str | None, partial: bool, recompute: bool) -> "AnalyzeReport":

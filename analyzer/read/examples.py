@@ -143,6 +143,11 @@ def golds(
         (dataset_id,) if only is None else (dataset_id, json.dumps(only.to_list())),
     )
     frame = read_frame(cursor, schema | ({"needed_json": pl.Categorical} if needs_meta else {}))
+    return with_golds(frame)
+
+
+def with_golds(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame with golds (lists of text) in place of answers_json, at its end."""
     return frame.drop("answers_json").with_columns(golds=_lists(frame["answers_json"].to_list()))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import polars as pl
 
 from analyzer.read.divergence import first_divergence
+from analyzer.read.examples import with_golds
 from analyzer.read.group_connection import baselines, parts
 from analyzer.read.json_count import json_count
 from analyzer.read.later_turns import without_lengths
@@ -207,6 +208,7 @@ def share_with_gold(conn: sqlite3.Connection, run: Run, samples: int) -> float |
     return n_held / n if n else None
 
 
+LONG_TEXTS = ("text", "question", "answers_json", "context")
 _EXPORT_COLUMNS: dict[str, Any] = {
     "exp_group_id": pl.String,
     "model_name": pl.String,
@@ -227,15 +229,19 @@ _EXPORT_COLUMNS: dict[str, Any] = {
     "cache_state": pl.String,
     "metric": pl.String,
     "error_type": pl.String,
-} | _OUTCOME_COLUMNS
+    "question": pl.String,
+    "answers_json": pl.String,
+    "context_sha256": pl.String,
+}
 
 
-def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.DataFrame]:
-    """Finished requests of one run of a task in chunks, with group, model, level, bin, answer, scores (null: not
-    scored) and metrics.
+def export_rows(conn: sqlite3.Connection, run: Run, task: str, *, with_context: bool = False) -> Iterator[pl.DataFrame]:
+    """Finished requests of one run of a task in chunks, with group, model, level, bin, question, golds (a list of
+    text), answer, scores (null: not scored) and metrics; `with_context`: and with the context as it was sent.
 
     kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
     """
+    schema = _EXPORT_COLUMNS | ({"context": pl.String} if with_context else {}) | _OUTCOME_COLUMNS
     failed: dict[str, str] = {
         request: reason
         for part in parts(conn)
@@ -246,9 +252,11 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
     sql = (
         "SELECT u.exp_group_id, u.model_name, ?, u.dataset_id, u.run_id, u.series, u.kv_budget, u.repeat_idx, "
         "r.request_id, r.sample_idx, r.turn_idx, e.bin_idx, e.token_len, p.text, p.tool_calls_json, "
-        f"p.finish_reason, p.cache_state, s.metric, NULL, {_OUTCOME_SQL} "
+        "p.finish_reason, p.cache_state, s.metric, NULL, x.question, x.answers_json, x.context_sha256, "
+        f"{'x.context, ' if with_context else ''}{_OUTCOME_SQL} "
         "FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
+        "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
         "WHERE r.run_id = ? ORDER BY e.seq, r.sample_idx, r.turn_idx"
@@ -256,8 +264,8 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
     cursor = chain.from_iterable(part.execute(sql, (task, run.run_id)) for part in parts(conn))
     for request in refused(conn, run.run_id):
         failed.pop(request, None)
-    for rows in portions(cursor, text=list(_EXPORT_COLUMNS).index("text")):
-        frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
+    for rows in portions(cursor, *(place for place, name in enumerate(schema) if name in LONG_TEXTS)):
+        frame = with_golds(pl.DataFrame(rows, schema=schema, orient="row", strict=False))
         frame = without_lengths(conn, [run.run_id], frame).with_columns(
             pl.col("is_failure").cast(pl.Boolean),
             kept_tokens=kept_tokens(run.kv_unit),

@@ -10,14 +10,13 @@ ROWS = 50_000
 CHARACTERS = 8 << 20  # what is made of a text while it is scored takes some ten times its size
 
 
-def portions(cursor: Iterable[tuple[Any, ...]], text: int, more: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a cursor, in lists of up to ROWS rows whose columns `text` and `more` (null: no length) hold up to
-    CHARACTERS in all, or of one row that has more. Rows are fetched one by one: no text is in memory before its
-    portion."""
+def portions(cursor: Iterable[tuple[Any, ...]], *texts: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a cursor, in lists of up to ROWS rows whose columns `texts` (null: no length) hold up to CHARACTERS
+    in all, or of one row that has more. Rows are fetched one by one: no text is in memory before its portion."""
     rows: list[tuple[Any, ...]] = []
     held = 0
     for row in cursor:
-        length = len(row[text] or "") + (len(row[more] or "") if more is not None else 0)
+        length = sum(len(row[text] or "") for text in texts)
         if rows and (held + length > CHARACTERS or len(rows) == ROWS):
             yield rows
             rows, held = [], 0

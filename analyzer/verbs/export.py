@@ -1,9 +1,10 @@
-"""One row per outcome, for whoever analyses elsewhere: Parquet or CSV, written run by run in bounded memory."""
+"""One row per outcome, for whoever analyses elsewhere: Parquet, CSV or JSON lines, run by run in bounded memory."""
 
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 import polars as pl
 
 from analyzer.read import outcomes, row_portions, runs
@@ -30,8 +31,8 @@ class ExportAnswer(StageAnswer):
         lines = [f"{self.rows} rows in {self.file}"]
         if self.guarded:
             lines.append(
-                f"{self.guarded} texts that a spreadsheet would take for formulas begin with ' there; --exact and "
-                ".parquet keep them as they are"
+                f"{self.guarded} texts that a spreadsheet would take for formulas begin with ' there; --exact, "
+                ".parquet and .jsonl keep them as they are"
             )
         return lines
 
@@ -39,19 +40,24 @@ class ExportAnswer(StageAnswer):
         return {"rows": self.rows, "guarded": self.guarded, "file": str(self.file)}
 
 
-def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bool = False) -> ExportAnswer:
-    """Write every finished request of the newest generation to `out` (.parquet or .csv).
+def export(
+    conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bool = False, with_context: bool = False
+) -> ExportAnswer:
+    """Write every finished request of the newest generation to `out` (.parquet, .csv or .jsonl).
 
-    Columns: group, model, task, keys and level, bin and lengths, answer, scores (null where not scored), label, flags,
-    latencies in seconds, tokens and evidence. In CSV, which spreadsheets open, a text that they would take for a
-    formula gets an apostrophe in front, unless `exact`; Parquet holds every text as it is.
+    Columns: group, model, task, keys and level, bin and lengths, question, golds, answer, scores (null where not
+    scored), label, flags, latencies in seconds, tokens and evidence; the context `with_context`, else its SHA-256
+    alone. In CSV, golds are a JSON list, and a text that a spreadsheet would take for a formula gets an apostrophe in
+    front, unless `exact`; Parquet and JSON lines hold every text as it is.
 
     Raises ConfigError for another suffix, StoreError where `out` can't be written, DriftError where the server became
     another one meanwhile (unless analysis.allow_drift).
     """
-    if out.suffix not in (".parquet", ".csv"):
+    if out.suffix not in _WRITERS:
         raise ConfigError(
-            f"{out.name} is neither .parquet nor .csv", where="kvt export", do="Name FILE.parquet or FILE.csv."
+            f"{out.name} is neither .parquet, .csv nor .jsonl",
+            where="kvt export",
+            do="Name FILE.parquet, FILE.csv or FILE.jsonl.",
         )
     group, rows, guarded = settings.experiment.exp_group_id, 0, 0
     guard = out.suffix == ".csv" and not exact
@@ -63,13 +69,12 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
             refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
             target = scratch / f"all{out.suffix}"
             make_private(target)
-            write = _append_csv if out.suffix == ".csv" else _add_part
             tasks = {task.dataset_id: task.name for task in group_tasks(facts, group, gen)}
             for run in runs.runs(facts, group, gen):
-                for frame in outcomes.export_rows(facts, run, tasks[run.dataset_id]):
+                for frame in outcomes.export_rows(facts, run, tasks[run.dataset_id], with_context=with_context):
                     texts = [name for name, kind in frame.schema.items() if guard and kind == pl.String]
                     guarded += sum(frame.select(_is_formula(name).sum() for name in texts).row(0)) if texts else 0
-                    write(target, frame.with_columns(_guarded(name) for name in texts))
+                    _WRITERS[out.suffix](target, frame.with_columns(_guarded(name) for name in texts))
                     rows += frame.height
             if out.suffix == ".parquet":
                 _join_parts(target)
@@ -84,13 +89,20 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
 
 
 def _append_csv(target: Path, frame: pl.DataFrame) -> None:
+    golds = pl.Series("golds", [orjson.dumps(golds).decode() for golds in frame["golds"].to_list()], dtype=pl.String)
     with target.open("ab") as file:
-        frame.write_csv(file, include_header=file.tell() == 0)
+        frame.with_columns(golds).write_csv(file, include_header=file.tell() == 0)
+
+
+def _append_lines(target: Path, frame: pl.DataFrame) -> None:
+    with target.open("ab") as file:
+        frame.write_ndjson(file)
 
 
 def _add_part(target: Path, frame: pl.DataFrame) -> None:
     """Write a part to a file of its own, whose name tells its place and how many such rows memory may hold at once."""
-    characters = frame["text"].str.len_chars().sum() or 0
+    texts = frame.select(pl.col(name) for name in outcomes.LONG_TEXTS if name in frame.columns)
+    characters = sum(texts.select(pl.all().str.len_chars().sum()).row(0))
     together = frame.height * row_portions.CHARACTERS // max(characters, 1)
     place = len(list(target.parent.iterdir()))
     frame.write_parquet(target.with_name(f"{place:06d}-{max(together, 1)}.part"))
@@ -104,6 +116,9 @@ def _join_parts(target: Path) -> None:
         return
     together = min(int(part.stem.partition("-")[2]) for part in parts)
     pl.scan_parquet(parts).sink_parquet(target, row_group_size=min(together, row_portions.ROWS))
+
+
+_WRITERS = {".parquet": _add_part, ".csv": _append_csv, ".jsonl": _append_lines}
 
 
 def _is_formula(name: str) -> pl.Expr:

@@ -30,7 +30,7 @@ def test_a_portion_has_so_many_rows_and_so_much_text_or_is_one_row(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_portions, "ROWS", rows)
         patch.setattr(row_portions, "CHARACTERS", characters)
-        found = list(portions(conn.execute("SELECT rowid, text FROM answers ORDER BY rowid"), text=1))
+        found = list(portions(conn.execute("SELECT rowid, text FROM answers ORDER BY rowid"), 1))
     assert [row[0] for part in found for row in part] == list(range(1, len(lengths) + 1))
     held = [sum(len(text or "") for _, text in part) for part in found]
     assert all(len(part) == 1 or (len(part) <= rows and n <= characters) for part, n in zip(found, held, strict=True))
@@ -44,15 +44,16 @@ def test_scores_and_exports_are_the_same_in_any_portions(
     conn, settings = experiment(n_per_bin=10, failures=0.1)
     score(conn, "synthetic")
     scores = conn.execute(SCORES).fetchall()
-    for name in ("whole.parquet", "whole.csv"):
+    for name in ("whole.parquet", "whole.csv", "whole.jsonl"):
         export(conn, settings, tmp_path / name)
     monkeypatch.setattr(row_portions, "CHARACTERS", 50)
     score(conn, "synthetic", recompute=True)
     assert conn.execute(SCORES).fetchall() == scores
-    for name in ("parts.parquet", "parts.csv"):
+    for name in ("parts.parquet", "parts.csv", "parts.jsonl"):
         export(conn, settings, tmp_path / name)
     assert pl.read_parquet(tmp_path / "parts.parquet").equals(pl.read_parquet(tmp_path / "whole.parquet"))
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_an_export_is_its_owners_alone_and_leaves_nothing_beside_it(experiment: Experiment, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The smaller verbs on experiments with a known truth: check, compare, export, plan."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -265,13 +266,20 @@ def test_groups_whose_scores_mean_different_things_are_refused(experiment: Exper
     assert any("scorer" in line for line in caught.value.details)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+READ: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+}
+
+
+@pytest.mark.parametrize("suffix", READ)
 def test_export_writes_one_row_per_outcome(experiment: Experiment, tmp_path: Path, suffix: str) -> None:
     conn, settings = experiment(n_per_bin=6, failures=0.2, partial=0.1)
     score(conn, "synthetic")
     out = tmp_path / "deep" / f"outcomes{suffix}"
     rows = export(conn, settings, out).rows
-    frame = pl.read_parquet(out) if suffix == ".parquet" else pl.read_csv(out)
+    frame = READ[suffix](out)
     assert frame.height == rows == conn.execute("SELECT count(*) FROM scores").fetchone()[0]
     failed = frame.filter(pl.col("is_failure"))
     assert failed["error_type"].null_count() == 0
@@ -290,6 +298,23 @@ def test_export_says_how_many_tokens_were_kept_as_the_report_does(experiment: Ex
     stored = conn.execute("SELECT run_id, kept_tokens_p50 FROM bin_stats WHERE bin_idx = -1").fetchall()
     assert all(row["kept_tokens_p50"] == pytest.approx(medians[row["run_id"]]) for row in stored)
     assert stored
+
+
+def test_export_says_what_was_asked_and_what_was_right(experiment: Experiment, tmp_path: Path) -> None:
+    conn, settings = experiment(n_per_bin=3)
+    score(conn, "synthetic")
+    stored = {row["example_id"]: row for row in conn.execute("SELECT * FROM examples").fetchall()}
+    for name in ("all.parquet", "all.jsonl", "all.csv"):
+        export(conn, settings, tmp_path / name, with_context=True)
+        for row in READ[Path(name).suffix](tmp_path / name).iter_rows(named=True):
+            of = stored[row["example_id"]]
+            golds = json.loads(row["golds"]) if name == "all.csv" else row["golds"]
+            assert golds == json.loads(of["answers_json"])
+            assert [row[key] for key in ("question", "context", "context_sha256")] == [
+                of[key] for key in ("question", "context", "context_sha256")
+            ]
+    export(conn, settings, tmp_path / "short.jsonl")
+    assert "context" not in pl.read_ndjson(tmp_path / "short.jsonl").columns
 
 
 def test_export_refuses_other_file_types(experiment: Experiment, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyzer.export_command import export
 from analyzer.papers.commands import app as papers_app
+from analyzer.stage_answers import print_answer
 from kvt_async.contract.command_line.options import (
     ConfigOption,
     FlipRateOption,
@@ -20,12 +22,11 @@ from kvt_async.contract.command_line.options import (
     run_app,
     settings_from,
 )
-from kvt_async.contract.command_line.run_folder import database_of
+from kvt_async.contract.command_line.run_folder import database_of, place_and
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.visible import visible
 
 if TYPE_CHECKING:
-    from analyzer.stage_answers import StageAnswer
+    pass
 
 app = typer.Typer(
     name="analyzer",
@@ -36,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.command()(export)
 
 RunIdOption = Annotated[str | None, typer.Option("--run-id", help="Only this run.")]
 PartialOption = Annotated[
@@ -80,7 +83,7 @@ def _plan(
     settings = settings_from(config, override, print_config, place)
     if settings.tasks or not isinstance(settings.dataset.task, str):
         raise ConfigError("this plans one task, and the config has several", do="Use `kvt plan -c CONFIG`.")
-    _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
+    print_answer(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
 
 
 @app.command()
@@ -104,7 +107,7 @@ def score(
     from analyzer.stages import score_stage
 
     settings = settings_from(config, _with_metric(override, metric), print_config, place)
-    _print(score_stage(settings, run_id=run_id, recompute=recompute), quiet, as_json)
+    print_answer(score_stage(settings, run_id=run_id, recompute=recompute), quiet, as_json)
 
 
 @app.command()
@@ -127,7 +130,7 @@ def analyze(
     from analyzer.stages import analyze_stage
 
     settings = settings_from(config, _with_metric(override, metric), print_config, place)
-    _print(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
+    print_answer(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
 
 
 @app.command()
@@ -147,7 +150,7 @@ def report(
     """
     from analyzer.stages import report_stage
 
-    _print(
+    print_answer(
         report_stage(settings_from(config, override, print_config, place), partial=partial, recompute=recompute),
         quiet,
         as_json,
@@ -175,7 +178,7 @@ def all_stages(
 
     settings = settings_from(config, _with_metric(override, metric), print_config, place)
     answer = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
-    _print(answer, False, as_json, lines=answer.verdict if quiet else None)
+    print_answer(answer, False, as_json, lines=answer.verdict if quiet else None)
 
 
 @app.command()
@@ -199,7 +202,7 @@ def verify(
         answer = verified(database_of(place), progress=say)
     else:
         answer = verify_stage(settings_from(config, override, print_config, place), say)
-    _print(answer, quiet, as_json)
+    print_answer(answer, quiet, as_json)
 
 
 @app.command()
@@ -228,7 +231,7 @@ def check(
         from kvt_async.contract.files import write_whole
 
         write_whole(junit, answer.junit().encode())
-    _print(answer, quiet, as_json)
+    print_answer(answer, quiet, as_json)
 
 
 @app.command()
@@ -255,9 +258,9 @@ def show(
     """
     from analyzer.stages import show_stage
 
-    place, example_id = _place_and(words, "EXAMPLE_ID")
+    place, example_id = place_and(words, "EXAMPLE_ID")
     settings = settings_from(config, override, place=place)
-    _print(show_stage(settings, example_id, sample=sample, task=task, run_id=run_id, full=full), False, as_json)
+    print_answer(show_stage(settings, example_id, sample=sample, task=task, run_id=run_id, full=full), False, as_json)
 
 
 @app.command()
@@ -277,62 +280,12 @@ def compare(
     """
     from analyzer.stages import compare_stage
 
-    _print(compare_stage(groups, allow_drift=allow_drift, out=out), False, as_json)
-
-
-@app.command()
-def export(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[DIR] OUT",
-            help="A run's folder or database, in place of -c; then FILE.parquet, FILE.csv or FILE.jsonl.",
-        ),
-    ],
-    config: ConfigOption = None,
-    override: OverrideOption = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="CSV: texts as they are, also those that a spreadsheet would compute.")
-    ] = False,
-    with_context: Annotated[
-        bool, typer.Option("--with-context", help="The whole context of each row too, not its SHA-256 alone.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write one row per outcome: keys, question, golds, answer, score, metrics.
-
-    In CSV, which spreadsheets open, texts that begin with = + - or @ get an apostrophe in front; --exact leaves them.
-
-    Example: kvt export -c demo outcomes.parquet
-
-    Example: kvt export runs/demo outcomes.csv
-    """
-    from analyzer.stages import export_stage
-
-    place, out = _place_and(words, "OUT", needed=True)
-    settings = settings_from(config, override, place=place)
-    _print(export_stage(settings, Path(out or ""), exact=exact, with_context=with_context), False, as_json)
+    print_answer(compare_stage(groups, allow_drift=allow_drift, out=out), False, as_json)
 
 
 def _with_metric(override: list[str] | None, metric: str | None) -> list[str] | None:
     """The overrides, and the one that --metric stands for."""
     return override if metric is None else [*(override or []), f"analysis.metric={json.dumps(metric)}"]
-
-
-def _place_and(words: list[str] | None, name: str, *, needed: bool = False) -> tuple[Path | None, str | None]:
-    """(a run's folder or database, the word behind it) of a command line that takes either or both."""
-    match words or []:
-        case []:
-            return None, None
-        case [place] if not needed and Path(place).exists():
-            return Path(place), None
-        case [word]:
-            return None, word
-        case [place, word]:
-            return Path(place), word
-        case [_, _, *rest]:
-            raise ConfigError(f"too many words: {' '.join(rest)}", do=f"A run's folder and one {name} go here.")
-    raise AssertionError(words)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
@@ -342,14 +295,3 @@ def _progress(quiet: bool) -> Callable[[str], None]:
     if quiet or not sys.stderr.isatty():
         return lambda _: None
     return lambda what: typer.echo(f"\r\x1b[K{f'checking {what}' if what else ''}\r", nl=False, err=True)
-
-
-def _print(answer: "StageAnswer", quiet: bool, as_json: bool, *, lines: list[str] | None = None) -> None:
-    """The answer as JSON, or its lines (or those given) for people; its exit code, where it isn't 0, ends kvt."""
-    if as_json:
-        typer.echo(json.dumps(answer.json(), indent=2, default=str))
-    elif not quiet:
-        for line in answer.lines if lines is None else lines:
-            typer.echo(visible(line))
-    if answer.exit_code:
-        raise typer.Exit(answer.exit_code)

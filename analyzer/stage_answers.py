@@ -3,13 +3,17 @@
 Here are the answers of the stages with files; those of the other verbs stand beside what gives them.
 """
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from kvt_async.contract.bench_output import stamped
 from kvt_async.contract.errors import FailuresStandError
+from kvt_async.contract.visible import visible
 
 Json = dict[str, Any]
 
@@ -30,6 +34,17 @@ class StageAnswer(ABC):
     def exit_code(self) -> int:
         """Of the command that ran the stage."""
         return 0
+
+
+def print_answer(answer: StageAnswer, quiet: bool, as_json: bool, *, lines: list[str] | None = None) -> None:
+    """The answer as JSON, or its lines (or those given) for people; its exit code, where it isn't 0, ends kvt."""
+    if as_json:
+        typer.echo(json.dumps(answer.json(), indent=2, default=str))
+    elif not quiet:
+        for line in answer.lines if lines is None else lines:
+            typer.echo(visible(line))
+    if answer.exit_code:
+        raise typer.Exit(answer.exit_code)
 
 
 @dataclass(frozen=True)

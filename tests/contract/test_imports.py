@@ -52,7 +52,8 @@ papers                 contract.command_line read results stage_answers bench.re
 verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \
                        bench.quality bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify
-cli                    contract.command_line stage_answers papers verify stages
+export_command         contract.command_line stage_answers stages
+cli                    contract.command_line stage_answers papers verify stages export_command
 __main__               cli
 
 kvt_async:

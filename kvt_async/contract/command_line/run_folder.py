@@ -55,6 +55,22 @@ def stored_settings(place: Path, overrides: Sequence[str] = ()) -> "Settings":
     return settings_of_text(text, where=f"the config stored in {db}", overrides=overrides, at_last=paths)
 
 
+def place_and(words: list[str] | None, name: str, *, needed: bool = False) -> tuple[Path | None, str | None]:
+    """(a run's folder or database, the word behind it) of a command line that takes either or both."""
+    match words or []:
+        case []:
+            return None, None
+        case [place] if not needed and Path(place).exists():
+            return Path(place), None
+        case [word]:
+            return None, word
+        case [place, word]:
+            return Path(place), word
+        case [_, _, *rest]:
+            raise ConfigError(f"too many words: {' '.join(rest)}", do=f"A run's folder and one {name} go here.")
+    raise AssertionError(words)
+
+
 def database_of(place: Path) -> Path:
     """The database that `place` is or holds; nothing in its folder may lead out of it."""
     if place.suffix in (".yaml", ".yml"):

@@ -103,7 +103,8 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 test: $(VENV)/.dev ## The test suite, in JOBS processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@# Hundreds of tests start kvt: without kept bytecode each compiles it anew, and each worker all tests
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)

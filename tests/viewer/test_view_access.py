@@ -163,6 +163,18 @@ async def test_metrics_are_prometheus_text_under_their_documented_names(runs_dir
     assert families["kvt_running"].samples[0].value == 0
 
 
+async def test_two_folders_of_one_name_are_told_apart_wherever_a_group_is_named(runs_dir: Path, tmp_path: Path) -> None:
+    roots = [tmp_path / week / "runs" for week in ("last-week", "this-week")]
+    for root in roots:
+        shutil.copytree(runs_dir, root)
+    names = [f"last-week/runs/{GROUP}", f"this-week/runs/{GROUP}"]
+    assert [place.folder for place in group_places(roots)] == names
+    assert {place.folder for place in group_places([roots[0], roots[0]])} == {f"runs/{GROUP}"}
+    async with viewing(*roots) as (client, _, url), client.get(f"{url}/metrics", headers=BEARER) as answer:
+        families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+    assert [sample.labels["folder"] for sample in families["kvt_running"].samples] == names
+
+
 async def test_a_verdict_page_holds_no_script_and_no_control_character(runs_dir: Path) -> None:
     key = group_places([runs_dir])[0].key
     async with viewing(runs_dir) as (client, _, url), client.get(f"{url}/g/{key}/verdict", headers=BEARER) as answer:

@@ -53,12 +53,30 @@ class GroupPlace:
 def group_places(roots: Sequence[Path]) -> list[GroupPlace]:
     """Every group in these folders, which are run folders, databases, or folders of run folders (two levels deep)."""
     places: dict[str, GroupPlace] = {}
-    for root in roots:
+    for root, name in zip(roots, _names_of_roots(roots), strict=True):
         for folder, problem in _folders(root):
-            shown = str(root) if folder == root else str(Path(root.name) / folder.relative_to(root))
+            shown = str(root) if folder == root else str(name / folder.relative_to(root))
             for place in _groups_of(folder, shown, problem):
                 places.setdefault(place.key, place)
     return list(places.values())
+
+
+def _names_of_roots(roots: Sequence[Path]) -> list[Path]:
+    """Of each root the end of its path that tells it from the others: last-week/runs, this-week/runs."""
+    paths = [root.resolve() for root in roots]
+
+    def name(path: Path) -> Path:
+        ends = range(1, len(path.parts) + 1)
+        return next(
+            (
+                Path(*path.parts[-n:])
+                for n in ends
+                if all(path == other or path.parts[-n:] != other.parts[-n:] for other in paths)
+            ),
+            path,
+        )
+
+    return [name(path) for path in paths]
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, str]]:

@@ -51,12 +51,7 @@ def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: b
     """Score what is finished and not scored yet; with `recompute` everything, of earlier generations too."""
     from analyzer.scoring.score import score
 
-    if _is_benched(settings):
-        raise ConfigError(
-            "a bench's answers are scored where its loads are compared",
-            where=f"experiment.exp_group_id {settings.experiment.exp_group_id}",
-            do="Run `kvt bench report` with the same config.",
-        )
+    _refuse_bench(settings, "a bench's answers are scored where its loads are compared")
     with _open(settings, write=True) as group:
         for generation, own, _ in _earlier(group) if recompute and run_id is None else ():
             score(group.conn, group.name, generation=generation, metric=own.analysis.metric, recompute=True)
@@ -70,6 +65,7 @@ def analyze_stage(
     """Derived tables and charts; with `recompute` those of earlier generations too, under their own settings."""
     from analyzer.results.suite_results import read_suite
 
+    _refuse_bench(settings, "a bench has loads, and no budgets to analyze")
     with _open(settings, write=True) as group:
         done = _analyze(group, run_id=run_id, partial=partial, recompute=recompute)
         return _charts(group, done, read_suite(group.conn, group.name), recompute=recompute)
@@ -225,6 +221,11 @@ def export_stage(settings: "Settings", out: Path, *, exact: bool = False, with_c
     """One row per outcome to Parquet, CSV or JSON lines."""
     from analyzer.verbs.export import export
 
+    _refuse_bench(
+        settings,
+        "a bench has no outcomes to export",
+        do="Write its loads and requests with `kvt bench export GROUP --format csv`.",
+    )
     with _open(settings) as group:
         return export(group.conn, settings, out, exact=exact, with_context=with_context)
 
@@ -320,6 +321,12 @@ def _is_benched(settings: "Settings") -> bool:
 
     with _open(settings) as group:
         return benched(group.conn, group.name)
+
+
+def _refuse_bench(settings: "Settings", what: str, do: str = "Run `kvt bench report` with the same config.") -> None:
+    """Raise ConfigError where the group was benched."""
+    if _is_benched(settings):
+        raise ConfigError(what, where=f"experiment.exp_group_id {settings.experiment.exp_group_id}", do=do)
 
 
 def _bench(settings: "Settings") -> BenchAnswer:

@@ -25,7 +25,7 @@ from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.holm import holm
 from analyzer.stats.paired_tests import Units
 from analyzer.store import derived_rows
-from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
+from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.labels import task_level
@@ -244,9 +244,15 @@ def _only_in(side: ComparedGroup, of_both: set[str], levels: set[tuple[str, str,
 
 
 def read_group(conn: sqlite3.Connection) -> ComparedGroup:
-    """The newest group of a database. Raises MissingPrerequisiteError before `score`."""
+    """The newest group of a database. Raises MissingPrerequisiteError before `score`, ConfigError for a bench."""
     with snapshot(conn) as facts:
         group, gen, contract = tables.newest_group(facts)
+        if tables.benched(facts, group):
+            raise ConfigError(
+                f"{group} was benched: it has loads, and no answers to compare by budget",
+                where="kvt compare",
+                do="See its figures with `kvt bench report`.",
+            )
         runs = [run for run in tables.runs(facts, group, gen) if run.repeat_idx == 0]
         counts = run_counts(facts, group, gen)
         if not runs or any(counts[run.run_id].scores < counts[run.run_id].finished for run in runs):

@@ -1,13 +1,20 @@
 """What every command of the analyzer answers with --json: its keys, in their order, and its exit code."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from analyzer import stages
 from kvt_async.cli import app
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.paths import DB_NAME
+from tests.analyzer.bench_rows import GROUP as BENCHED
+from tests.analyzer.bench_rows import Load, steady, write_bench
 from tests.analyzer.synthetic import make_db
 
 CHECK = "check=[{name: answers, kind: min_accuracy, value: 0.1}, {name: all, kind: min_accuracy, value: 1.0}]"
@@ -93,6 +100,24 @@ def test_the_other_verbs_answer_with_what_they_found(folder: Path, tmp_path: Pat
     assert list(as_json("show", str(folder), "--sample", "1")) == KEYS["show"]
     assert list(as_json("export", str(folder), str(tmp_path / "rows.csv"))) == KEYS["export"]
     assert list(as_json("compare", str(folder), str(folder))) == KEYS["compare"]
+
+
+def test_what_asks_for_budgets_sends_a_bench_to_its_own_command(folder: Path, tmp_path: Path) -> None:
+    db, out = tmp_path / BENCHED / DB_NAME, tmp_path / "rows.csv"
+    db.parent.mkdir()
+    write_bench(db, [Load(steady(4))]).close()
+    bench = load_settings(None, [f"experiment.exp_group_id={BENCHED}", f"output.runs_dir={tmp_path}"], environ={})
+    refused: dict[str, Callable[[], object]] = {
+        "kvt bench report": lambda: stages.score_stage(bench),
+        "`kvt bench report` with": lambda: stages.analyze_stage(bench),
+        "kvt bench export": lambda: stages.export_stage(bench, out),
+        "with `kvt bench report`": lambda: stages.compare_stage([db, folder]),
+    }
+    for way_on, ask in refused.items():
+        with pytest.raises(ConfigError) as refusal:
+            ask()
+        assert way_on in refusal.value.do
+    assert not out.exists()
 
 
 def test_a_plan_tells_of_the_interval_of_flips_only_where_they_were_measured(folder: Path, tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def engine_name(facts: Json) -> str:
 
 def model_names(body: object) -> list[str]:
     data = body.get("data") if isinstance(body, dict) else None
-    return [str(m["id"]) for m in data if isinstance(m, dict) and "id" in m] if isinstance(data, list) else []
+    entries = data if isinstance(data, list) else []
+    return [m["id"] for m in entries if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"]]
 
 
 def _is_same_file(one: str, other: str) -> bool:

@@ -15,6 +15,7 @@ from kvt_async.bench.first_look import FirstLook, Wish, base_url, look
 from kvt_async.bench.quick import group_name
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.load import load_settings
+from kvt_async.session.handshake import model_names
 from tests.bench_output import documented
 from tests.servers.openai_server import FakeServer, Script, on_loopback, serving
 from tests.worlds import free_port
@@ -150,3 +151,8 @@ async def test_the_whole_answer_from_a_url_alone(tmp_path: Path) -> None:
     settings = load_settings(config, ["bench.concurrency=1"])
     assert settings.model.name == "reference"
     assert "sweep_concurrency" not in yaml.safe_load(config.read_text())["bench"]
+
+
+def test_a_model_without_a_name_is_none() -> None:
+    body = {"data": [{"id": None}, {"id": 5}, {"id": ""}, {"name": "x"}, "m", {"id": "base"}]}
+    assert model_names(body) == ["base"]

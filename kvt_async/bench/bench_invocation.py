@@ -236,7 +236,7 @@ class BenchInvocation:
         is_guarded = step.purpose in ("auto", "search") and not self.invocation.options.force
         if share is None or share["share"] <= 1 or not is_guarded:
             return False
-        self.say(f"warning: the ladder ends before {step.load.label}: {share['sentence']} (--force goes on)")
+        self.say(f"warning: the ladder ends before {step.load.label}: {share['sentence']} (kvt bench --force goes on)")
         return True
 
     async def _register(

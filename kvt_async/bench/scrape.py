@@ -16,7 +16,7 @@ import orjson
 from kvt_async.bench.iteration_stats import IterationStats
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ServerError
-from kvt_async.contract.formulas.metric_samples import joined
+from kvt_async.contract.formulas.metric_samples import joined, without_nan
 from kvt_async.contract.formulas.server_figures import ENGINES, FIGURES, is_part, joined_key, sample_names
 from kvt_async.contract.live_figures import ServerNow
 from kvt_async.contract.urls import public_url, server_root, url_under
@@ -53,13 +53,14 @@ def parse_page(text: str) -> Json:
                 histogram = metrics.setdefault(family.name, {"count": 0.0, "sum": 0.0, "buckets": {}})
                 if sample.name.endswith("_bucket"):
                     le = sample.labels["le"]
+                    float(le)  # an edge that is no number raises ValueError
                     histogram["buckets"][le] = histogram["buckets"].get(le, 0.0) + sample.value
                 else:
                     histogram[sample.name.rpartition("_")[2]] += sample.value
             else:
                 key = joined_key(sample.name, sample.labels)
                 metrics[key] = joined(key, metrics[key], sample.value) if key in metrics else sample.value
-    return metrics
+    return without_nan(metrics)
 
 
 def search_page(text: str) -> dict[str, float]:
@@ -76,7 +77,7 @@ def search_page(text: str) -> dict[str, float]:
             continue
         key = joined_key(name, labels)
         metrics[key] = joined(key, metrics[key], value) if key in metrics else value
-    return metrics
+    return without_nan(metrics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from analyzer.read.json_count import json_count
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.formulas.metric_samples import without_nan
 from kvt_async.contract.load_shape import LoadShape
 from kvt_async.contract.vocabulary import EndReason
 
@@ -335,4 +336,4 @@ def _samples(conn: sqlite3.Connection, run_id: str) -> tuple[PageReading, ...]:
         "ORDER BY taken_at, n",
         (run_id,),
     )
-    return tuple(PageReading(*(*row[:4], json.loads(row[4] or "{}"), row[5])) for row in rows)
+    return tuple(PageReading(*(*row[:4], without_nan(json.loads(row[4] or "{}")), row[5])) for row in rows)

@@ -1,5 +1,6 @@
 """Samples of a metrics page as they are stored: by name, label sets of one name joined."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,18 @@ Metrics = Mapping[str, Any]
 and `_total`, which pages write behind a counter or not."""
 
 _LARGEST = re.compile(r"(_perc|_usage|usage_ratio|_ratio|_rate|_length|_utilization)$")
+
+
+def without_nan(metrics: Metrics) -> dict[str, Any]:
+    """What is a number: NaN and infinity, which a page may hold (and which are null once stored), are left out, and so
+    is a histogram with one of them among its counts."""
+
+    def is_number(value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return all(is_number(part) for part in value.values())
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    return {name: value for name, value in metrics.items() if is_number(value)}
 
 
 def keys_of(metrics: Metrics, name: str) -> list[str]:

@@ -303,3 +303,46 @@ def test_the_verdict_warns_of_the_loads_where_a_server_had_no_room_or_began_anew
         " the server's KV cache was full at rate 2/s",
         " a server was started again during rate 8/s",
     ]
+
+
+ODD_PAGE = """# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0"} NaN
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0"} 2
+# TYPE vllm:time_to_first_token_seconds histogram
+vllm:time_to_first_token_seconds_bucket{le="+Inf"} 4
+vllm:time_to_first_token_seconds_sum NaN
+vllm:time_to_first_token_seconds_count 4
+# TYPE vllm:e2e_request_latency_seconds histogram
+vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 4
+vllm:e2e_request_latency_seconds_sum 8
+vllm:e2e_request_latency_seconds_count 4
+"""
+
+
+def test_what_a_page_has_as_nan_is_not_there() -> None:
+    page = parse_page(ODD_PAGE)
+    assert sorted(page) == ["vllm:e2e_request_latency_seconds", "vllm:num_requests_waiting"]
+    assert search_page(ODD_PAGE) == {"vllm:num_requests_waiting": 2.0}
+    with pytest.raises(ValueError, match="abc"):
+        parse_page(ODD_PAGE.replace("+Inf", "abc"))
+
+
+def test_a_nan_that_was_stored_as_null_is_not_there(tmp_path: Path) -> None:
+    """Older databases hold it: JSON has no NaN."""
+    metrics: dict[str, Any] = {
+        "vllm:num_requests_running": None,
+        "vllm:num_requests_waiting": 2.0,
+        "vllm:e2e_request_latency_seconds": {"count": 1.0, "sum": None, "buckets": {"+Inf": 1.0}},
+    }
+    with closing(write_bench(tmp_path / "k.sqlite", [Load(steady(20))])) as conn:
+        (session_id, run_id) = conn.execute("SELECT session_id, run_id FROM bench_windows").fetchone()
+        conn.execute(
+            "INSERT INTO server_samples "
+            "(session_id, n, run_id, phase, at_ns, took_ms, taken_at, endpoint, metrics_json) "
+            "VALUES (?, 900, ?, 'during', 1, 1, '2026-12-01T00:00:00.000Z', 'http://h/metrics', ?)",
+            (session_id, run_id, json.dumps(metrics)),
+        )
+        (facts,) = stages(conn, GROUP)
+    assert facts.samples[-1].metrics == {"vllm:num_requests_waiting": 2.0}
+    assert not gauge(facts, FIGURES["running"])

@@ -52,10 +52,17 @@ class Picture:
 
         source, svg_file, png_file = self.files
         prefer_own_fonts()
-        svg = _numbered_anew(vl_convert.vegalite_to_svg(self.spec, vl_version=_version(self.spec)))
+        svg = svg_of(self.spec)
         write_whole(svg_file, svg)
         write_whole(png_file, vl_convert.svg_to_png(svg, scale=PNG_SCALE))
         write_whole(source, self.text)  # last: it says that the pictures beside it are of this spec
+
+
+def svg_of(spec: dict[str, Any]) -> str:
+    """A Vega-Lite spec as SVG, the same text in every process."""
+    import vl_convert
+
+    return _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=_version(spec)))
 
 
 def save(*pictures: Picture) -> list[Path]:

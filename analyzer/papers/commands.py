@@ -60,3 +60,42 @@ def results(
         typer.echo("\n".join(answer.lines))
     else:
         sys.stdout.write(answer.text)
+
+
+@app.command()
+def figures(
+    place: PlaceArgument = None,
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the files go.")] = Path("figures"),
+    format: Annotated[str, typer.Option("--format", help="pdf, svg or png (300 dpi).")] = "pdf",
+    width: Annotated[str, typer.Option("--width", help="Of the whole figure: 3.3in, 84mm, 240pt, 320px.")] = "6in",
+    height: Annotated[str | None, typer.Option("--height", help="Of the whole; default: as the chart has it.")] = None,
+    titles: Annotated[
+        bool, typer.Option("--titles/--no-titles", help="Without: the words are printed, for the caption.")
+    ] = True,
+    chosen: Annotated[
+        str | None,
+        typer.Option(
+            "--figures",
+            metavar="NAMES",
+            help="verdict, accuracy, lengths, heatmap, kept, loss, cost, latency, failures; of a suite tasks, map. "
+            "With commas; default: those that show something.",
+        ),
+    ] = None,
+    task: TaskOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The report's charts as files for a paper: PDF, SVG or PNG of the width of a column.
+
+    Example: kvt figures runs/demo --figures accuracy,loss --width 3.3in --no-titles --out figures
+    """
+    from analyzer.papers.paper_figures import FigureOrder, draw_figures
+    from analyzer.papers.paper_size import PaperSize, inches
+
+    size = PaperSize(inches(width, "--width"), None if height is None else inches(height, "--height"))
+    names = tuple(name.strip() for name in (chosen or "").split(",") if name.strip())
+    answer = draw_figures(
+        settings_from(config, override, place=place), FigureOrder(out, format, size, titles, names, task)
+    )
+    typer.echo(json.dumps(answer.json(), indent=2, ensure_ascii=False) if as_json else "\n".join(answer.lines))

@@ -47,8 +47,8 @@ bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.quality bench.figures
 bench.exports          bench.figures bench.report
 bench                  read store stage_answers bench.read bench.quality bench.figures bench.report bench.exports
-papers                 contract.command_line read results stage_answers bench.read bench.figures bench.report \
-                       bench.exports bench
+papers                 contract.command_line read results charts report stage_answers bench.read bench.figures \
+                       bench.report bench.exports bench
 verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \
                        bench.quality bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify

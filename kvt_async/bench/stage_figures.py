@@ -19,14 +19,15 @@ _SQL = """
 SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns,
        ifnull(t.first_byte_kernel_ns, t.first_byte_ns) AS first_byte_ns,
        d.first_text_ns AS first_ns, d.first_text_user_ns AS first_user_ns,
+       CASE s.loop WHEN 'open' THEN  -- a closed loop's later turns have one too, of which no figure is made
        (SELECT u.intended_ns FROM telemetry u JOIN attempts c USING (request_id, attempt_idx)
         WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
-        ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
+        ORDER BY u.attempt_idx DESC LIMIT 1) END AS intended_ns,
        ifnull(t.completion_tokens, t.n_text_chunks) AS tokens, ifnull(d.streamed_tokens, t.n_text_chunks) AS streamed,
        t.chunks,
        p.text = '' AND ifnull(p.reasoning, '') = '' AND t.first_tool_ns IS NULL
            AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call') AS empty
-FROM requests r JOIN bench_arrivals b USING (request_id)
+FROM requests r JOIN bench_arrivals b USING (request_id) JOIN bench_stages s USING (run_id)
 LEFT JOIN responses p USING (request_id)
 LEFT JOIN give_ups g USING (request_id)
 LEFT JOIN attempts a ON a.request_id = r.request_id

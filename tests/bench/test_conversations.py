@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections import defaultdict
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from analyzer.bench.report.conversation_tables import CHART
 from analyzer.charts.style import WIDE
 from analyzer.read.snapshot import snapshot
 from kvt_async.bench.bench import BenchOptions, run
+from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
+from kvt_async.store.reader import Reader
 from tests.bench.test_bench import outcomes, started
 from tests.bench_output import documented
 from tests.servers.openai_server import Counting, FailingAfterTheFirst, FakeServer, Script, on_loopback
@@ -195,6 +198,13 @@ async def test_figures_by_turn_say_what_the_prompts_share_and_what_the_cache_hel
     answer = documented(bench_stages(settings))
     (point,) = answer["points"]
     turns, talked = point["turns"], point["conversations"]
+    ((run_id,),) = query(settings, "SELECT run_id FROM bench_stages")
+    with closing(Reader(db_of(settings))) as reader:  # the line of the stage, and the objectives that end a ladder
+        line = stage_figures(reader, run_id, None)
+        assert line.value("ttft_p50_s", of_answered=True) == pytest.approx(point["figures"]["ttft_p50_s"]["value"])
+        assert line.value("latency_p99_s", of_answered=True) == pytest.approx(
+            point["figures"]["latency_p99_s"]["value"]
+        )
     assert [(turn["turn"], turn["n"]) for turn in turns] == [(0, 12), (1, 12), (2, 12), (3, 24)]
     assert turns[0]["cached_share"] == turns[0]["shared_share"] == 0
     for before, turn in pairwise(turns[:3]):

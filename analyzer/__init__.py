@@ -2,10 +2,32 @@
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Results", "SuiteResults", "open_group", "open_suite"]
+__all__ = [
+    "BenchResults",
+    "GroupResults",
+    "GroupSuite",
+    "Results",
+    "SuiteResults",
+    "open_bench",
+    "open_group",
+    "open_suite",
+    "paired_losses",
+    "safe_budget",
+]
 
 if TYPE_CHECKING:
-    from analyzer.api import Results, SuiteResults, open_group, open_suite
+    from analyzer.api import (
+        BenchResults,
+        GroupResults,
+        GroupSuite,
+        Results,
+        SuiteResults,
+        open_bench,
+        open_group,
+        open_suite,
+        paired_losses,
+        safe_budget,
+    )
 else:
 
     def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analyzer.charts.chart_news import without_news
 from analyzer.charts.draw import CHARTS, ChartKind, draw
+from analyzer.charts.figure_names import SHORT, SHORT_OF_SUITE
 from analyzer.charts.fonts import prefer_own_fonts
 from analyzer.charts.frames import ChartData, chart_data, note
 from analyzer.charts.style import ChartSize
@@ -27,18 +28,6 @@ from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 
 FORMATS = ("pdf", "svg", "png")
-SHORT = {
-    "verdict": "verdict_by_budget",
-    "accuracy": "acc_by_budget",
-    "lengths": "acc_by_budget_bins",
-    "heatmap": "heatmap_budget_length",
-    "kept": "acc_by_kept_tokens",
-    "loss": "drop_decomposition",
-    "cost": "pareto",
-    "latency": "ttft_tpot_by_budget",
-    "failures": "fail_by_bin",
-}
-SHORT_OF_SUITE = {"tasks": "verdict_by_task", "map": "task_budget_map"}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_type
 
+import polars as pl
 import pytest
 
 import analyzer
-from analyzer import Results, open_group, stages
+from analyzer import GroupResults, open_bench, open_group, open_suite, stages
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run
 from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
@@ -47,7 +48,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beside(folder: Path) -> Iterator[Path]:
-    """The working directory of somebody whose runs/ holds that folder."""
+    """The working directory of somebody whose runs/ holds that folder, and a bench's."""
+    if not (bench := folder.with_name("bench")).is_dir():
+        bench.mkdir()
+        write_bench(bench / "kv_transition.sqlite", [Load(steady(4))]).close()
     before = Path.cwd()
     os.chdir(folder.parents[1])
     yield folder
@@ -99,7 +103,7 @@ def test_a_bench_has_no_verdicts_to_open(tmp_path: Path) -> None:
 
 def test_what_a_type_checker_knows_of_it(folder: Path) -> None:
     """mypy reads this as strictly as the product; at run time each of these is the value itself."""
-    results = assert_type(open_group(folder), Results)
+    results = assert_type(open_group(folder), GroupResults)
     run = results.runs[0]
     assert_type(results.runs, list[Run])
     assert_type(results.full, Run | None)
@@ -113,16 +117,72 @@ def test_what_a_type_checker_knows_of_it(folder: Path) -> None:
     assert_type(results.verdicts[0].safe_budget, float | None)
 
 
+def test_outcomes_are_a_row_for_every_finished_request_and_make_the_stored_accuracy(folder: Path) -> None:
+    results = open_group(folder)
+    outcomes, answers = results.outcomes(), results.answers()
+    assert (
+        outcomes.height
+        == answers.height
+        == sum(count.responses + count.failures for count in results.progress.values())
+    )
+    curves = results.curves().filter(pl.col("bin_idx") == 0)
+    means = (
+        outcomes.filter(pl.col("bin_idx") == 0)
+        .group_by("series", "kv_budget", "repeat_idx")
+        .agg(pl.col("score").mean())
+    )
+    both = curves.join(means, on=["series", "kv_budget", "repeat_idx"])
+    assert both["acc_mean"].to_list() == pytest.approx(both["score"].to_list())
+    assert set(outcomes["state"]) == {"answered"}
+    assert {"example_id", "turn_idx", "kept_tokens", "failure_label", "ttft_s"} <= set(outcomes.columns)
+    assert answers.schema["golds"] == pl.List(pl.String)
+
+
+def test_frames_hold_the_stored_rows(folder: Path) -> None:
+    results = open_group(folder)
+    assert results.drops_frame()["drop_mean"].sum() == pytest.approx(sum(drop.drop_mean or 0 for drop in results.drops))
+    assert set(results.verdicts_frame()["verdict_text"]) == {verdict.verdict_text for verdict in results.verdicts}
+    assert results.comparisons_frame().height == len(results.comparisons)
+
+
+def test_a_figure_is_a_chart_of_the_report(folder: Path) -> None:
+    results = open_group(folder)
+    assert results.figure("accuracy", title=False).to_dict()["datasets"]
+    with pytest.raises(ConfigError, match="no figure 'acc'"):
+        results.figure("acc")
+
+
+def test_rescoring_by_the_own_metric_finds_the_stored_scores_and_by_another_its_own(folder: Path) -> None:
+    results = open_group(folder)
+    own = results.rescore(results.metric)
+    assert own["score"].to_list() == pytest.approx(own["stored_score"].to_list())
+    assert results.rescore(lambda answer, golds, meta: 0.25)["score"].unique().to_list() == [0.25]
+    with pytest.raises(ValueError, match="not from 0 to 1"):
+        results.rescore(lambda answer, golds, meta: 2)
+    with pytest.raises(ConfigError, match="rouge_of_mine"):
+        results.rescore("rouge_of_mine")
+    assert results.outcomes()["score"].to_list() == own["stored_score"].to_list(), "nothing was stored"
+
+
+def test_a_group_of_one_task_is_a_suite_of_one_and_a_sweep_no_bench(folder: Path) -> None:
+    suite = open_suite(folder)
+    assert suite.outcomes().equals(open_group(folder).outcomes())
+    assert suite.task(suite.tasks[0].task).verdicts == open_group(folder).verdicts
+    with pytest.raises(ConfigError, match="was swept"):
+        open_bench(folder)
+
+
 @pytest.mark.usefixtures("beside")
 def test_the_examples_of_the_page_run_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 6
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "API.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "drop +" in printed
     assert "kv_budget" in printed
+    assert "ttft_p99_s_low" in printed
 
 
 def test_the_page_names_every_class_of_rows() -> None:

@@ -35,7 +35,6 @@ read                   contract.command_line contract.shards stats
 store                  read
 scoring                contract.shards parallel metrics read store
 results                parallel read store
-api                    contract.command_line read results
 stage_answers
 summarise              contract.shards parallel stats read store scoring results
 charts                 parallel read store results
@@ -47,6 +46,8 @@ bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.quality bench.figures
 bench.exports          bench.figures bench.report
 bench                  read store stage_answers bench.read bench.quality bench.figures bench.report bench.exports
+frames                 stats metrics read scoring results charts bench.read bench.figures bench.exports bench
+api                    contract.command_line read results frames
 papers                 contract.command_line read results charts report stage_answers bench.read bench.figures \
                        bench.report bench.exports bench
 verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analyzer.export_command import export
+from analyzer.export_command import app as export_app
 from analyzer.papers.commands import app as papers_app
 from analyzer.stage_answers import print_answer
 from kvt_async.contract.command_line.options import (
@@ -38,7 +38,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.command()(export)
 
 RunIdOption = Annotated[str | None, typer.Option("--run-id", help="Only this run.")]
 PartialOption = Annotated[
@@ -55,7 +54,7 @@ RecomputeOption = Annotated[
 ]
 
 
-app.registered_commands += papers_app.registered_commands
+app.registered_commands += [*papers_app.registered_commands, *export_app.registered_commands]
 
 
 def main() -> None:

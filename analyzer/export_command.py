@@ -1,43 +1,78 @@
 """`kvt export`: answers and figures for other programs."""
 
+from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from analyzer.stage_answers import print_answer
+from analyzer.stage_answers import StageAnswer, print_answer
 from kvt_async.contract.command_line.options import ConfigOption, JsonOption, OverrideOption, settings_from
 from kvt_async.contract.command_line.run_folder import place_and
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import run_paths
+
+app = typer.Typer()
 
 
+class ExportFormat(StrEnum):
+    """What is written. A table's kind is told by its file's suffix."""
+
+    TABLE = "table"
+    EEE = "eee"
+
+
+@app.command()
 def export(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="[DIR] OUT",
-            help="A run's folder or database, in place of -c; then FILE.parquet, FILE.csv or FILE.jsonl.",
+            metavar="[DIR] [OUT]",
+            help="A run's folder or database, in place of -c; then FILE.parquet, FILE.csv or FILE.jsonl, "
+            "or the folder of --format eee.",
         ),
-    ],
+    ] = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="table: a row for each answer; eee: Every Eval Ever 0.3.0.")
+    ] = ExportFormat.TABLE,
+    out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="The same as OUT.")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="CSV: texts as they are, also those that a spreadsheet would compute.")
     ] = False,
     with_context: Annotated[
         bool, typer.Option("--with-context", help="The whole context of each row too, not its SHA-256 alone.")
     ] = False,
+    organization: Annotated[
+        str, typer.Option("--organization", metavar="NAME", help="eee: who ran the evaluation.")
+    ] = "unknown",
     as_json: JsonOption = False,
 ) -> None:
-    """Write one row per outcome: keys, question, golds, answer, score, metrics.
+    """Write what was answered and found in a form that other programs read.
 
     In CSV, which spreadsheets open, texts that begin with = + - or @ get an apostrophe in front; --exact leaves them.
 
     Example: kvt export -c demo outcomes.parquet
 
     Example: kvt export runs/demo outcomes.csv
-    """
-    from analyzer.stages import export_stage
 
-    place, out = place_and(words, "OUT", needed=True)
+    Example: kvt export runs/demo --format eee --out published
+    """
+    from analyzer.read.group_connection import open_group
+    from analyzer.stages import export_stage
+    from analyzer.verbs.eee_export import export_eee
+
+    place, word = (Path(words[0]), None) if out and words and len(words) == 1 else place_and(words, "OUT", needed=True)
+    target = out or (Path(word) if word else None)
+    if target is None:
+        raise ConfigError("there is no word where to write", where="kvt export", do="Name a file, or --out PATH.")
     settings = settings_from(config, override, place=place)
-    print_answer(export_stage(settings, Path(out or ""), exact=exact, with_context=with_context), False, as_json)
+    if format_ is ExportFormat.TABLE:
+        answer: StageAnswer = export_stage(settings, target, exact=exact, with_context=with_context)
+    else:
+        paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+        with closing(open_group(paths.db)) as conn:
+            answer = export_eee(conn, settings, target, organization=organization, with_context=with_context)
+    print_answer(answer, False, as_json)

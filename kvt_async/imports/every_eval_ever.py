@@ -6,6 +6,7 @@ result are its epochs.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,11 @@ def _mean(aggregate: dict[str, Any], result: str, path: Path) -> float | None:
                     where=str(path),
                     do="Choose another metric with --metric.",
                 )
-            score = (row.get("score_details") or {}).get("score")
-            return float(score) if isinstance(score, int | float) else None
+            details = row.get("score_details") or {}
+            # kvt's own score weighs length bins alike, and says the plain mean beside it
+            plain = (details.get("details") or {}).get("mean_of_instances")
+            score = plain if plain is not None else details.get("score")
+            with suppress(ValueError):
+                return float(score) if isinstance(score, int | float | str) else None
+            return None
     return None

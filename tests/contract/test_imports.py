@@ -53,7 +53,7 @@ papers                 contract.command_line read results charts report stage_an
 verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read \
                        bench.quality bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify
-export_command         contract.command_line stage_answers stages
+export_command         contract.command_line read stage_answers verbs stages
 cli                    contract.command_line stage_answers papers verify stages export_command
 __main__               cli
 

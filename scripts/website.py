@@ -26,7 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The order of the menu. A page that is not named here stands under the last heading.
 MENU = {
-    "Start": ("README", "docs/CONFIGS", "docs/KV_BUDGETS", "docs/SERVE", "docs/RUNS", "docs/VIEW", "docs/IMPORTS"),
+    "Start": (
+        "README",
+        "docs/CONFIGS",
+        "docs/KV_BUDGETS",
+        "docs/SERVE",
+        "docs/RUNS",
+        "docs/VIEW",
+        "docs/RESULTS",
+        "docs/IMPORTS",
+    ),
     "Meaning": (
         "docs/STATISTICS",
         "docs/MEASUREMENT",

@@ -90,7 +90,11 @@ class GroupResults(Results):
 
     def _rows(self) -> pl.DataFrame:
         frames = list(self._portions())
-        rows = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys([*OUTCOME_COLUMNS, *ANSWER_COLUMNS]))
+        rows = (
+            pl.concat(frames)
+            if frames
+            else pl.DataFrame(schema=dict.fromkeys([*OUTCOME_COLUMNS, *ANSWER_COLUMNS, "is_failure"]))
+        )
         if not frames:
             return rows
         failed = pl.when("is_failure").then(pl.lit("failed")).otherwise(pl.lit("answered"))

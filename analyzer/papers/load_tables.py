@@ -7,6 +7,7 @@ from analyzer.bench.exports.bench_csv import load_rows
 from analyzer.bench.figures.points import Point
 from analyzer.bench.read import stage_facts
 from analyzer.bench.report import bench_tables
+from analyzer.bench.report.trust import trust
 from analyzer.papers.table_formats import TitledTable
 from analyzer.read.runs import newest_generation
 from analyzer.read.snapshot import snapshot
@@ -27,6 +28,15 @@ def measured_loads(conn: sqlite3.Connection, group: str, alpha: float) -> list[P
     if not points:
         raise MissingPrerequisiteError("nothing was measured yet", do="Run `kvt bench -c CONFIG` first.")
     return points
+
+
+def held(points: list[Point]) -> tuple[str, ...]:
+    """How far the figures of each level's loads hold, a sentence for each."""
+    sentences = []
+    for level in dict.fromkeys(point.level for point in points):
+        sentence = trust([point for point in points if point.level == level])
+        sentences.append(f"{level}: {sentence}" if level else sentence)
+    return tuple(sentences)
 
 
 def bench_result_tables(points: list[Point], what: str) -> list[TitledTable]:

@@ -24,10 +24,11 @@ def stored_tables(settings: Settings, order: TableOrder) -> TablesAnswer:
     paths = run_paths(settings.output.runs_dir, group, settings.db.path)
     with closing(open_group(paths.db)) as group_conn, snapshot(group_conn) as conn:
         if benched(conn, group):
-            from analyzer.papers.load_tables import bench_result_tables, measured_loads
+            from analyzer.papers.load_tables import bench_result_tables, held, measured_loads
 
             points = measured_loads(group_conn, group, settings.analysis.alpha)
-            return TablesAnswer(order, group, newest_generation(conn, group), bench_result_tables(points, order.what))
+            tables = bench_result_tables(points, order.what)
+            return TablesAnswer(order, group, newest_generation(conn, group), tables, held(points))
         suite = read_suite(conn, group)
     if order.what not in (*KINDS, "all"):
         raise ConfigError(

@@ -100,7 +100,9 @@ def test_a_bench_has_rates_and_percentiles_with_their_intervals(tmp_path: Path) 
     settings = load_settings(None, (f"db.path={db}", f"experiment.exp_group_id={GROUP}"), environ={})
     rows = stored_tables(settings, TableOrder(format="json")).json()["tables"]["loads"]
     assert {"requests_per_s_low", "ttft_p99_s_high", "tpot_p50_s", "latency_p99_s"} <= rows[0].keys()
-    assert "TTFT" in stored_tables(settings, TableOrder()).text
+    screen = stored_tables(settings, TableOrder()).text
+    assert "TTFT" in screen
+    assert "0 of 40 requests failed" in screen, "how far the figures hold"
     assert stored_tables(settings, TableOrder(format="csv")).text.count("\n") == 2, "a head and a load"
     with pytest.raises(ConfigError, match="no table 'drops'"):
         stored_tables(settings, TableOrder("drops"))

@@ -25,6 +25,7 @@ from kvt_async.session.probes import patiently, refuse
 
 SHORT_TOKENS, SHORT_REPLY = 64, 8  # of the first prompt, which is there to be counted
 ROUTES = ("/chat/completions", "/completions", "/models")  # that may be pasted behind the base
+LONGEST_NAME = 80  # characters of a model's, on screen
 REFUSALS, NOT_FOUND = (400, 422), 404
 # What is left out, one after the other, for a server that refuses a request: with it the sentence that says so.
 CONCESSIONS = (
@@ -130,14 +131,14 @@ async def _choose_model(sight: FirstLook, wish: Wish, sender: Sender) -> None:
         sight.model = wish.model
         if names and wish.model not in names:
             sight.others = names
-            sight.notes.append(f"/models lists {', '.join(names[:5])}, not {wish.model}")
+            sight.notes.append(f"/models lists {_named(names[:5])}, not {wish.model}")
     elif len(names) == 1:
         (sight.model,) = names
     elif names:
         raise ConfigError(
-            f"the server has {len(names)} models: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}",
+            f"the server has {len(names)} models: {_named(names)}",
             where=public_url(sight.base_url),
-            do=f"Choose one: kvt bench quick {public_url(wish.url)} --model {names[0]}",
+            do=f"Choose one: kvt bench quick {public_url(wish.url)} --model {names[0][:LONGEST_NAME]}",
         )
     else:
         raise ConfigError(
@@ -201,6 +202,12 @@ async def _ask(sight: FirstLook, sender: Sender, input_tokens: int, output_token
     return sum(len(message["content"]) for message in prompt.messages), attempt
 
 
+def _named(names: Sequence[str]) -> str:
+    """The first of them, each cut where it is too long to be read."""
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in names[:20]]
+    return ", ".join([*shown, *(["..."] if len(names) > 20 else [])])
+
+
 def _lengths(input_tokens: int, output_tokens: int) -> list[tuple[str, int]]:
     return [("input_tokens", input_tokens), ("output_tokens", output_tokens)]
 
@@ -212,7 +219,7 @@ def _unanswered(sight: FirstLook, attempt: Attempt) -> Exception:
         return ConfigError(
             f"the server has no model {sight.model}: {attempt.error_message}",
             where=attempt.endpoint,
-            do=f"It lists {', '.join(sight.others[:20])}.",
+            do=f"It lists {_named(sight.others)}.",
         )
     try:
         refuse(attempt, "full", settings)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from kvt_async.contract.urls import public_url
 
 SHARES = 5  # of that time a load gets one at most
 START, FACTOR, MOST_LOADS = 1, 4, 6
+PATIENCE = {"ttfb_s": 1 / 3, "idle_s": 1 / 3, "total_s": 1 / 2}  # of that time: a server that hangs does not hold it up
 CONFIG_NAME = "quick.yaml"
 PRECISE = ("--sweep-concurrency {loads}", "--repeats 3", "--duration 60")
 
@@ -60,7 +61,9 @@ def quick(wish: Wish, within_s: float, say: Callable[[str], None], *, quiet: boo
     """
     group = group_name(base_url(wish.url), datetime.now(UTC))
     ladder = f"bench.auto={{start: {START}, factor: {FACTOR}, max_stages: {MOST_LOADS}}}"
-    shared = [f"experiment.exp_group_id={group}", ladder, "bench.warm_up.requests=1"]
+    patience = [f"engine.timeouts.{name}={within_s * share:.2f}" for name, share in PATIENCE.items()]
+    shared = [f"experiment.exp_group_id={group}", ladder, "bench.warm_up.requests=1", *patience]
+    say(f"asking {public_url(base_url(wish.url))} for its models and a first answer ...")
     sight = asyncio.run(look(wish, shared))
     streams = "streams" if sight.streams else "does not stream"
     say(f"{public_url(sight.base_url)}: model {sight.model}, {streams}, {sight.latency_s:.2g} s for a first request")
@@ -70,7 +73,7 @@ def quick(wish: Wish, within_s: float, say: Callable[[str], None], *, quiet: boo
     settings = load_settings(None, overrides)
     report = execute(settings, BenchOptions(quiet=quiet, as_json=as_json, within_s=within_s))
     config = run_paths(settings.output.runs_dir, group, settings.db.path).run_dir / CONFIG_NAME
-    write_whole(config, _config(sight, f"{group}-precise"))
+    write_whole(config, _config([o for o in sight.overrides if o not in patience], f"{group}-precise"))
     return Quick(sight, settings, report, config)
 
 
@@ -81,10 +84,10 @@ def group_name(url: str, now: datetime) -> str:
     return f"quick-{host[:80]}-{now:%Y%m%d-%H%M%S}"
 
 
-def _config(sight: FirstLook, group: str) -> str:
+def _config(overrides: Sequence[str], group: str) -> str:
     """A config that holds what the look has found, and neither a load nor how long one lasts."""
     tree: dict[str, Any] = {}
-    for override in [*sight.overrides, f"experiment.exp_group_id={group}"]:
+    for override in [*overrides, f"experiment.exp_group_id={group}"]:
         key, _, value = override.partition("=")
         *parents, name = key.split(".")
         section = tree

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,32 @@ async def test_the_whole_answer_from_a_url_alone(tmp_path: Path) -> None:
 def test_a_model_without_a_name_is_none() -> None:
     body = {"data": [{"id": None}, {"id": 5}, {"id": ""}, {"name": "x"}, "m", {"id": "base"}]}
     assert model_names(body) == ["base"]
+
+
+async def test_a_server_that_never_answers_is_given_up_within_its_share_of_the_time() -> None:
+    """Without the bound on the first byte the default holds: two minutes, twice."""
+
+    class Silent(Counts):
+        async def chat(self, http: web.Request) -> web.StreamResponse:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+
+    async with on_loopback(Silent(Script())) as url:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kvt_async", "bench", "quick", url, "--within", "1"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        shown, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 5
+    assert b"does not answer a first request: TtfbTimeout" in shown
+
+
+async def test_a_name_too_long_to_be_read_is_cut_on_screen() -> None:
+    class Long(Counts):
+        async def models(self, http: web.Request) -> web.Response:
+            return web.json_response({"data": [{"id": "m" * 100_000}, {"id": "n"}]})
+
+    with pytest.raises(ConfigError, match=r"m{80}\.\.\., n\n") as refused:
+        await looked(Long(Script()))
+    assert len(str(refused.value)) < 1000

@@ -28,6 +28,8 @@ from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 
 FORMATS = ("pdf", "svg", "png")
+ON_PAPER = {"task_budget_map": "Cells: loss of accuracy against full cache, paired. Framed: proven safe in that task."}
+"""Captions of charts whose words in a report are about the page around them."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _chosen(suite: SuiteResults, order: FigureOrder) -> list[Figure]:
         short = {full: name for name, full in (SHORT | SHORT_OF_SUITE).items()}
         named = ", ".join(f"{short[name]} ({name})" if name in short else name for name in known)
         raise ConfigError(f"no figure {', '.join(unknown)}", where="--figures", do=f"There are: {named}.")
-    figures = list(_suite_figures(suite, wanted)) if over_tasks else []
+    figures = list(suite_figures(suite, wanted)) if over_tasks else []
     places = folders(suite) if over_tasks else {}
     for task in tasks:
         names = wanted or _telling(task, TASK_FILES if over_tasks else [kind.name for kind in CHARTS])
@@ -121,14 +123,15 @@ def _telling(task: Results, names: Iterable[str]) -> set[str]:
     return set(names) - set(without_news(task, chart_data(task)))
 
 
-def _suite_figures(suite: SuiteResults, wanted: set[str]) -> Iterator[Figure]:
+def suite_figures(suite: SuiteResults, wanted: set[str]) -> Iterator[Figure]:
+    """The charts over the tasks; those that are wanted, all where none is named."""
     said = suite_note(suite)
     for chart in SUITE_CHARTS:
         if not wanted or chart.name in wanted:
             yield Figure(
                 chart.name,
                 "",
-                _caption(chart.title, chart.says(suite), said),
+                _caption(chart.title, ON_PAPER.get(chart.name) or chart.says(suite), said),
                 partial(_over_tasks, chart, suite),
             )
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from analyzer.charts.style import ChartSize
+from analyzer.papers.paper_figures import suite_figures
 from analyzer.papers.paper_size import inches
+from analyzer.results.suite_alarms import suite_alarms
 from kvt_async.cli import app
 from kvt_async.contract.errors import ConfigError
+from tests.analyzer.suite_cases import suite_of
 
 
 def kvt(*words: object) -> Result:
@@ -48,3 +52,12 @@ def test_a_figure_that_there_is_not_is_answered_with_those_that_are(swept: Path,
     error = kvt(swept, "--figures", "acuracy", "--out", tmp_path).exception
     assert "no figure acuracy" in str(error)
     assert "accuracy (acc_by_budget)" in str(error)
+
+
+def test_captions_of_a_suite_speak_of_paper_and_carry_its_alarms(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path)
+    figures = {figure.name: figure for figure in suite_figures(suite, set())}
+    assert set(figures) == {"verdict_by_task", "task_budget_map"}
+    assert not any(word in figure.caption for figure in figures.values() for word in ("hover", "below."))
+    assert all(alarm.stamp in figure.caption for figure in figures.values() for alarm in suite_alarms(suite))
+    assert figures["task_budget_map"].draw(ChartSize(240, narrow=True), False)["datasets"]

@@ -22,8 +22,8 @@ from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict
 
 _PRICED = 0.05  # the margin of the price: calibrated for this one alone (docs/STATISTICS.md)
 _PRICE = (
-    "What it takes: to prove it of 13 tasks at a margin of 0.05, about 250, 450 or 800 examples a task where 2, 5 or "
-    "10% of the answers change by chance (docs/STATISTICS.md)."
+    "In general, of 13 tasks at a margin of 0.05, it takes about 250, 450 or 800 examples a task where 2, 5 or 10% of "
+    "the answers change by chance (docs/STATISTICS.md); `kvt plan` reckons it for these tasks."
 )
 
 _ALIKE = 0.0005  # bounds nearer than this read alike, and name no task

@@ -12,7 +12,7 @@ from analyzer.read import group_connection
 from analyzer.read.conversation_turns import turns_before, turns_of
 from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.read.later_turns import has_own_history, own_answers, with_own_answers
-from analyzer.read.runs import runs
+from analyzer.read.runs import benched, runs
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -181,6 +181,12 @@ def show(
     row = conn.execute("SELECT max(generation) FROM experiments WHERE exp_group_id=?", (group,)).fetchone()
     if row[0] is None:
         raise MissingPrerequisiteError(f"the database holds no group {group!r}", do="Run `kvt sweep -c CONFIG` first.")
+    if benched(conn, group):
+        raise ConfigError(
+            f"{group} was benched: its requests are no examples at budgets",
+            do=f"See its figures with `kvt bench report`, its requests with `kvt bench export {group} --format csv "
+            "--requests`.",
+        )
     key = (group, int(row[0]))
     _check_run(conn, key, run_id)
     tasks = _tasks(conn, key, task, run_id)

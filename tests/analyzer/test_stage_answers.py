@@ -112,6 +112,7 @@ def test_what_asks_for_budgets_sends_a_bench_to_its_own_command(folder: Path, tm
         "`kvt bench report` with": lambda: stages.analyze_stage(bench),
         "kvt bench export": lambda: stages.export_stage(bench, out),
         "with `kvt bench report`": lambda: stages.compare_stage([db, folder]),
+        "its figures with `kvt bench report`": lambda: stages.show_stage(bench, None, sample=1),
     }
     for way_on, ask in refused.items():
         with pytest.raises(ConfigError) as refusal:

@@ -115,7 +115,7 @@ def _of_loads(loads: Sequence[tuple[str, str, float | None, float | None, int]])
     first."""
     level, load, tokens, ttft_s, _ = loads[0]
     name = f"{level}, {load}" if level else load
-    most = f"; most output at {name}: {tokens:.3g} tokens/s" if tokens is not None else ""
+    most = f"; most output at {name}: {tokens:,.0f} tokens/s" if tokens is not None else ""
     ttft = f", TTFT p99 {ttft_s * 1000:.3g} ms" if tokens is not None and ttft_s is not None else ""
     return f"{plural(len(loads), 'load')} measured{most}{ttft}."
 

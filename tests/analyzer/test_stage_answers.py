@@ -25,7 +25,7 @@ KEYS = {
     "report": ["report_md", "report_html", *STANDING],
     "all": ["score", "analyze", "report", "verdict", "results", *STANDING],
     "verify": ["database", "exit_code", "n_differences", "facts", "groups", "files"],
-    "check": ["passed", "alarms", "rescored", "results"],
+    "check": ["passed", "strict", "alarms", "rescored", "results"],
     "show": ["examples"],
     "export": ["rows", "guarded", "file"],
     "compare": ["a", "b", "differs", "levels", "only_in", "series_only", "drift", "read_short"],

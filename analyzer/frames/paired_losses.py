@@ -17,7 +17,8 @@ def paired_losses(
     """Every level of one task against full cache, paired by example, by the tests of kvt's verdicts.
 
     `outcomes`: of GroupResults.outcomes() or rescore(), or any frame with series, kv_budget, repeat_idx, example_id,
-    bin_idx, context_sha256 and score; several answers of an example count as their mean. `margin`: in score units, or
+    bin_idx, context_sha256, state and score; several answers of an example count as their mean. A verdict is over the
+    first `results.samples` answers of each: filter sample_idx to have the same. `margin`: in score units, or
     `relative`, as a share of what full cache scores. A row a level, largest budget first: series, kv_budget, n (pairs),
     drop, drop_low, drop_high (1 - alpha), n_worse, n_better, and p values: p_safe (of "the margin or more is lost":
     small means proven safe), p_loss ("nothing is lost"), p_broken ("the margin or less is lost").
@@ -28,20 +29,25 @@ def paired_losses(
         raise ValueError("these are outcomes of several tasks: filter those of one")
     first = outcomes.filter(pl.col("repeat_idx") == 0, pl.col("score").is_not_null())
     examples = first.select(_EXAMPLE).unique("example_id", maintain_order=True).with_row_index("entry")
-    means = first.group_by("series", "kv_budget", "example_id", maintain_order=True).agg(pl.col("score").mean())
+    means = first.group_by("series", "kv_budget", "example_id", maintain_order=True).agg(
+        pl.col("score").mean(), failed=(pl.col("state") == "failed").any()
+    )
     means = means.join(examples, on="example_id")
     scores: dict[str, npt.NDArray[np.float64]] = {}
+    failed: dict[str, npt.NDArray[np.bool_]] = {}
     levels: list[tuple[str, float]] = []
     for (series, budget), rows in means.group_by("series", "kv_budget", maintain_order=True):
         column = np.full(examples.height, np.nan)
         column[rows["entry"].to_numpy()] = rows["score"].to_numpy()
         key = FULL if series == FULL else f"{series} {budget}"
         scores[key] = column
+        failed[key] = np.zeros(examples.height, dtype=bool)
+        failed[key][rows["entry"].to_numpy()] = rows["failed"].to_numpy()
         levels += [(str(series), float(str(budget)))] if series != FULL else []
     if FULL not in scores:
         raise ValueError("full cache has no outcomes here: there is nothing to compare with")
     cluster = examples["context_sha256"].rank("dense").cast(pl.Int64).to_numpy() - 1
-    grid = Grid(scores, examples["bin_idx"].to_numpy().astype(np.int64), cluster)
+    grid = Grid(scores, examples["bin_idx"].to_numpy().astype(np.int64), cluster, failed)
     size = Margin(margin, "relative" if relative else "absolute")
     rows_of: list[dict[str, object]] = []
     for series, budget in sorted(levels, key=lambda level: (level[0], -level[1])):

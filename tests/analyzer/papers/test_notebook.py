@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from analyzer import open_group, paired_losses, safe_budget, stages
@@ -55,3 +56,18 @@ def test_every_cell_runs_and_finds_what_the_report_says(runs: Path, capsys: pyte
 
 def test_it_takes_fewer_than_twenty_lines() -> None:
     assert sum(bool(line.strip()) for cell in cells() for line in cell.splitlines()) < 20
+
+
+def test_failures_and_answers_that_do_not_count_yet_are_judged_as_a_verdict_judges_them(tmp_path: Path) -> None:
+    place = tmp_path / "demo"
+    make_db(place / "kv_transition.sqlite", n_bins=2, n_per_bin=12, exp_group_id="demo", failures=0.2, samples=2)
+    given = ("experiment.exp_group_id=demo", f"output.runs_dir={tmp_path}", "analysis.resamples=100")
+    settings = load_settings(None, (*given, "analysis.charts=false"), environ={})
+    stages.score_stage(settings)
+    stages.analyze_stage(settings)
+    results = open_group(place)
+    outcomes = results.outcomes()
+    assert (outcomes["state"] == "failed").any()
+    losses = paired_losses(outcomes.filter(pl.col("sample_idx") < results.samples))
+    stored = [drop.p_safe for _, drop in results.paired(results.series[0])]
+    assert losses["p_safe"].to_list() == pytest.approx(stored, abs=1e-9)

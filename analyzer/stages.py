@@ -277,7 +277,7 @@ def _charts(group: OpenGroup, done: "AnalyzeReport", suite: "SuiteResults", *, r
 
     charts: list[Path] = []
     if group.settings.analysis.charts:
-        drawn = [replace(suite, tasks=[replace(task, volumes=[]) for task in suite.tasks])]
+        drawn = [replace(suite, tasks=[replace(task, volumes=[], telling=None) for task in suite.tasks])]
         charts = once(group.paths.run_dir, "charts", drawn, draw, anew=recompute).files
     return AnalyzeAnswer(done.recomputed, done.runs, done.partial, charts, group.paths.plots, _standing(suite))
 

@@ -105,7 +105,11 @@ def export_mlflow(
         client.set_terminated(run_id)
     except mlflow.exceptions.MlflowException as error:
         what = str(error).replace(tracking_uri, public_url(tracking_uri)).splitlines()[0][:MOST_CHARACTERS]
-        raise ServerError(f"MLflow: {what}", where=public_url(tracking_uri), do="See docs/EXPORTS.md.") from None
+        raise ServerError(
+            f"MLflow: {what}",
+            where=public_url(tracking_uri),
+            do="Give the address of a tracking server or store that this MLflow takes.",
+        ) from None
     return MlflowAnswer(
         run_id, experiment, public_url(tracking_uri), len(metrics), len(params), tuple(path.name for path in files)
     )

@@ -26,7 +26,7 @@ PLAIN = {
     *("ASCII", "HTML", "HTTP", "JSON", "JSONL", "NULL", "POSIX", "POST", "SIGINT", "SIGTERM", "STRICT", "UUID", "WAL"),
     *("AIME", "BFCL", "DOCTYPE", "GGUF", "MRCR", "SYSTEM"),
     *("AUTH", "CREDENTIAL", "PASSWORD", "SECRET", "TOKEN", "DONE", "ROUGE", "RULER", "YAML"),
-    *("CONFIG", "DIR", "FILE", "HOST", "LIMIT", "METRIC", "NAME", "PORT", "TASK"),
+    *("CONFIG", "DIR", "FILE", "HOST", "LIMIT", "METRIC", "NAME", "PATH", "PATTERN", "PORT", "TASK", "VALUE", "YOUR"),
 }
 OTHERS_WORDS = ("kvtext_text.py", "bfcl_functions.py", "gpqa.py", "math_problems.py")  # prompts, as published
 MARK = re.compile(r"(?<![\w$.{/<-])(?:[A-Z]{2,}(?:[- ][A-Z]{2,})+|[A-Z]{4,})(?![\w=/-])")

@@ -81,7 +81,7 @@ def report_stage(
     if _is_benched(settings):
         return _bench(settings)
     with _open(settings) as group:
-        suite = read_suite(group.conn, group.name, volumes=True)
+        suite = read_suite(group.conn, group.name, volumes=True, telling=False)
         refuse_drift([] if settings.analysis.allow_drift else suite.first.drifts)
         return _report(group, suite, partial=partial, recompute=recompute)
 
@@ -103,7 +103,7 @@ def every_stage(
     with _open(settings, write=True) as group:
         done = _analyze(group, run_id=run_id, partial=partial, recompute=recompute)
         mark = kept_counts.facts_mark(group.conn, kept_counts.VOLUMES)
-        suite = read_suite(group.conn, group.name, volumes=True)  # once for all: they are many rows
+        suite = read_suite(group.conn, group.name, volumes=True, telling=False)  # once for all: they are many rows
         volumes = {"sessions": [astuple(volume) for volume in suite.first.volumes]}
         derived_rows.keep(group.conn, group.name, done.generation, kept_counts.VOLUMES, mark, volumes)
         analyzed = _charts(group, done, suite, recompute=recompute)
@@ -277,7 +277,7 @@ def _charts(group: OpenGroup, done: "AnalyzeReport", suite: "SuiteResults", *, r
 
     charts: list[Path] = []
     if group.settings.analysis.charts:
-        drawn = [replace(suite, tasks=[replace(task, volumes=[], telling=None) for task in suite.tasks])]
+        drawn = [replace(suite, tasks=[replace(task, volumes=[]) for task in suite.tasks])]
         charts = once(group.paths.run_dir, "charts", drawn, draw, anew=recompute).files
     return AnalyzeAnswer(done.recomputed, done.runs, done.partial, charts, group.paths.plots, _standing(suite))
 
@@ -285,6 +285,7 @@ def _charts(group: OpenGroup, done: "AnalyzeReport", suite: "SuiteResults", *, r
 def _report(group: OpenGroup, suite: "SuiteResults", *, partial: bool, recompute: bool) -> ReportAnswer:
     from analyzer.report.build import build_report
     from analyzer.results.memory import load_of
+    from analyzer.results.results import with_telling
     from analyzer.store import derived_rows
     from analyzer.store.artifacts import once
 
@@ -293,13 +294,14 @@ def _report(group: OpenGroup, suite: "SuiteResults", *, partial: bool, recompute
     def build() -> list[Path]:
         from analyzer.charts.draw import files
 
+        shown = replace(suite, tasks=with_telling(conn, suite.tasks))  # only where there is a report to make
         if suite.is_suite:
             from analyzer.report.suite_build import build_suite_report
             from analyzer.report.suite_pictures import picture_files
 
-            built = build_suite_report(suite, settings, paths, partial=partial)
+            built = build_suite_report(shown, settings, paths, partial=partial)
             return [built.md, built.html, *(picture_files(suite, paths.plots) if settings.analysis.charts else [])]
-        built = build_report(conn, settings, paths, partial=partial, results=suite.first)
+        built = build_report(conn, settings, paths, partial=partial, results=shown.first)
         return [built.md, built.html, *(files(paths.plots) if settings.analysis.charts else [])]
 
     inputs = [suite, settings, partial, [load_of(task, settings) for task in suite.tasks]]

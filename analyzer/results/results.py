@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -253,8 +254,9 @@ def of_task(tasks: list[Results], name: str) -> Results:
     )
 
 
-def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> list[Results]:
+def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False, telling: bool = True) -> list[Results]:
     """Read every task of the newest generation of `group`, in the group's order; one at least, without runs if need be.
+    `telling`: with `volumes` also the answers that a report shows, which takes the scores of two levels and more.
 
     Raises MissingPrerequisiteError where there is no such group.
     """
@@ -306,8 +308,14 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
     ]
     if not volumes:
         return results
+    with_turns = [_with_turns(conn, task) for task in results]
+    return with_telling(conn, with_turns) if telling else with_turns
+
+
+def with_telling(conn: sqlite3.Connection, tasks: Sequence[Results]) -> list[Results]:
+    """The tasks of a group, each with the answers that a report shows."""
     most = MOST if len(tasks) == 1 else MOST_OF_A_TASK
-    return [replace(_with_turns(conn, task), telling=telling_answers(conn, task, most)) for task in results]
+    return [replace(task, telling=telling_answers(conn, task, most)) for task in tasks]
 
 
 def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:

@@ -102,12 +102,12 @@ class SuiteResults:
         return [row for row in self.stats if row.repeat_idx]
 
 
-def read_suite(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> SuiteResults:
+def read_suite(conn: sqlite3.Connection, group: str, *, volumes: bool = False, telling: bool = True) -> SuiteResults:
     """Read every task of the newest generation of `group`, and the rows of all tasks together.
 
-    `volumes` as of read_results. Raises MissingPrerequisiteError where there is no such group.
+    `volumes` and `telling` as of read_tasks. Raises MissingPrerequisiteError where there is no such group.
     """
-    tasks = read_tasks(conn, group, volumes=volumes)
+    tasks = read_tasks(conn, group, volumes=volumes, telling=telling)
     key = (group, tasks[0].generation)
     stats = f"SELECT {', '.join(columns(SuiteStat))} FROM suite_stats {_OF_GROUP} ORDER BY 1, 2 DESC, 3"
     verdicts = f"SELECT {', '.join(columns(SuiteVerdict))} FROM suite_summary {_OF_GROUP} ORDER BY 1"

@@ -17,7 +17,7 @@ from analyzer.results.number_format import cache_kept, number
 from analyzer.results.series_names import series_name
 from analyzer.results.word_diff import Piece, word_diff
 from kvt_async.contract.formulas.conversation import turn_of
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, turn_prefix
+from kvt_async.contract.formulas.prompt_text import stored_messages
 from kvt_async.contract.visible import visible
 
 if TYPE_CHECKING:
@@ -148,15 +148,7 @@ def _in_turn(changed: pl.DataFrame, *, sign: int) -> list[dict[str, Any]]:
 def _telling(conn: sqlite3.Connection, dataset_id: str, row: dict[str, Any], lengths: dict[int, str]) -> TellingAnswer:
     question, context, answers, meta, prompt = conn.execute(_EXAMPLE, (dataset_id, row["example_id"])).fetchone()
     rule, of_row = json.loads(prompt), json.loads(meta)
-    messages, _ = render(
-        rule.get("template") or DEFAULT_TEMPLATE,
-        context,
-        question,
-        of_row.get("turns") or (),
-        rule.get("system"),
-        context_parts(of_row, context),
-        turn_prefix(rule.get("answer_prefix"), of_row),
-    )
+    messages = stored_messages(rule, context, question, of_row)
     turn = turn_of(of_row)
     run: Run = row["run"]
     full, here = word_diff(_answer(conn, row["request_id_full"]), _answer(conn, row["request_id"]))

@@ -18,7 +18,7 @@ from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.conversation import turn_of
 from kvt_async.contract.formulas.metric_needs import is_known
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields, turn_prefix
+from kvt_async.contract.formulas.prompt_text import stored_messages, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.contract.vocabulary import CONSTRAINED, NODE_REPEATS, SUM
@@ -253,15 +253,7 @@ def _example(
     dataset_id, question, context, answers, meta, prompt, own_metric, bin_idx, token_len, cut = row
     rule = json.loads(prompt)
     of_row = json.loads(meta)
-    messages, _ = render(
-        rule.get("template") or DEFAULT_TEMPLATE,
-        context,
-        question,
-        of_row.get("turns") or (),
-        rule.get("system"),
-        context_parts(of_row, context),
-        turn_prefix(rule.get("answer_prefix"), of_row),
-    )
+    messages = stored_messages(rule, context, question, of_row)
     databases, asked = group_connection.parts(conn), (example_id, *key, dataset_id, run_id, run_id)
     rows = [row for database in databases for row in database.execute(ANSWERS, asked)]
     if len(databases) > 1:  # levels that are in different databases, in the order of the config

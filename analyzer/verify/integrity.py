@@ -19,13 +19,10 @@ from analyzer.verify.differences import Difference, Findings
 from analyzer.verify.turn_prompts import check_own_prompts
 from kvt_async.contract.formulas.conversation import cluster_unit
 from kvt_async.contract.formulas.prompt_text import (
-    DEFAULT_TEMPLATE,
     cluster_sha256,
-    context_parts,
     messages_sha256,
-    render,
+    stored_messages,
     tool_fields,
-    turn_prefix,
 )
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema_tables import FACT_TABLES
@@ -191,16 +188,7 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
         for row in conn.execute(_PROMPTS, (dataset,)):
             example, prompt_sha256, cut, context_sha256, question, context, meta = row
             of_row = json.loads(meta)
-            template = rule.get("template") or DEFAULT_TEMPLATE
-            messages, _ = render(
-                template,
-                context,
-                question,
-                of_row.get("turns") or (),
-                rule.get("system"),
-                context_parts(of_row, context),
-                turn_prefix(rule.get("answer_prefix"), of_row),
-            )
+            messages = stored_messages(rule, context, question, of_row)
             key = {"dataset_id": dataset, "example_id": example}
             sent = messages_sha256(messages, tool_fields(of_row))
             if sent != prompt_sha256 and '"tools"' in meta:  # kvt of before took them for a note and sent none

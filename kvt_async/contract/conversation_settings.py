@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kvt_async.contract.config_section import Section
+from kvt_async.contract.lengths import check_values
 
 MOST_TURNS = 10_000  # of a conversation
 Pause = Annotated[float, Field(ge=0, le=86_400)]
@@ -52,14 +53,7 @@ class ThinkTimes(Section):
     def _fits_its_kind(self) -> "ThinkTimes":
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
-        if (self.kind == "list") != (self.values is not None):
-            raise ValueError("values belongs to kind: list, and a list needs values")
-        if self.values is not None and not self.values:
-            raise ValueError("values is empty")
-        if self.weights is not None and (self.values is None or len(self.weights) != len(self.values)):
-            raise ValueError("weights needs values, one weight each")
-        if self.weights is not None and sum(self.weights) <= 0:
-            raise ValueError("weights are all 0")
+        check_values(self.kind, self.values, self.weights)
         if self.kind == "uniform" and "high" not in self.model_fields_set:
             raise ValueError("uniform needs low and high")
         if self.kind in ("exponential", "lognormal") and not self.value > 0:

@@ -1,6 +1,6 @@
 """A distribution of lengths in tokens, in its long form and in the short ones that people write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +10,18 @@ from kvt_async.contract.config_section import Section
 MOST_TOKENS = 10_000_000  # of a prompt or a reply
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 _FORMS = "128, [128, 256], {low: 1, high: 9}, {mean: 300, std: 50}, or {kind: ...}"
+
+
+def check_values(kind: str, values: Sequence[float] | None, weights: Sequence[float] | None) -> None:
+    """Raises ValueError where what a distribution draws from does not fit its kind, or its weights don't fit that."""
+    if (kind == "list") != (values is not None):
+        raise ValueError("values belongs to kind: list, and a list needs values")
+    if values is not None and not values:
+        raise ValueError("values is empty")
+    if weights is not None and (values is None or len(weights) != len(values)):
+        raise ValueError("weights needs values, one weight each")
+    if weights is not None and sum(weights) <= 0:
+        raise ValueError("weights are all 0")
 
 
 class Lengths(Section):
@@ -65,14 +77,7 @@ class Lengths(Section):
     def _fits_its_kind(self) -> "Lengths":
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
-        if (self.kind == "list") != (self.values is not None):
-            raise ValueError("values belongs to kind: list, and a list needs values")
-        if self.values is not None and not self.values:
-            raise ValueError("values is empty")
-        if self.weights is not None and (self.values is None or len(self.weights) != len(self.values)):
-            raise ValueError("weights needs values, one weight each")
-        if self.weights is not None and sum(self.weights) <= 0:
-            raise ValueError("weights are all 0")
+        check_values(self.kind, self.values, self.weights)
         if self.kind in ("fixed", "normal", "lognormal") and not self.low <= self.value <= self.high:
             raise ValueError(f"value {self.value} lies outside of low {self.low} and high {self.high}")
         if self.kind == "uniform" and self.high >= 1_000_000:

@@ -15,8 +15,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.data.sources.json_rows import bounded_lines, json_object
-from kvt_async.imports.foreign_log import MAX_LINE_MB, ForeignAnswer, ForeignLog, LogChoice, as_text, chosen, unit_score
+from kvt_async.imports.foreign_log import ForeignAnswer, ForeignLog, LogChoice, as_text, chosen, records, unit_score
 
 _SCHEMA = "A line of Every Eval Ever has evaluation_name, sample_id, input, output and evaluation."
 _FIELDS = ("evaluation_name", "sample_id", "input", "evaluation")
@@ -64,16 +63,11 @@ def read(path: Path, wanted: LogChoice) -> list[ForeignLog]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for where, line in bounded_lines(file, str(path), MAX_LINE_MB):
-            record = json_object(line, where, _SCHEMA)
-            missing = [name for name in _FIELDS if name not in record]
-            if missing:
-                raise ConfigError(f"without {' and '.join(missing)}", where=where, do=_SCHEMA)
-            for name in ("input", "evaluation"):
-                if not isinstance(record[name], dict):
-                    raise ConfigError(f"{name} is no object", where=where, do=_SCHEMA)
-            yield where, record
+    for where, record in records(path, _FIELDS, _SCHEMA):
+        for name in ("input", "evaluation"):
+            if not isinstance(record[name], dict):
+                raise ConfigError(f"{name} is no object", where=where, do=_SCHEMA)
+        yield where, record
 
 
 def _result(record: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.data.sources.json_rows import bounded_lines, json_object
 
 MAX_LINE_MB = 64  # of a line of JSON: the same as in a dataset
 
@@ -75,6 +77,18 @@ class ForeignLog:
     def measure(self) -> str:
         """How the score is called: 'exact_match', 'exact_match (strict-match)'."""
         return f"{self.metric} ({self.variant})" if self.variant else self.metric
+
+
+def records(path: Path, fields: Sequence[str], schema: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, record) of a file of JSON lines. Raises ConfigError for a line without one of `fields`; `schema` says
+    what a line is."""
+    with path.open("rb") as file:
+        for where, line in bounded_lines(file, str(path), MAX_LINE_MB):
+            record = json_object(line, where, schema)
+            missing = [name for name in fields if name not in record]
+            if missing:
+                raise ConfigError(f"without {' and '.join(missing)}", where=where, do=schema)
+            yield where, record
 
 
 def chosen(options: list[str], asked: str | None, what: str, option: str, path: Path) -> str:

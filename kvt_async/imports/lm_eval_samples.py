@@ -15,14 +15,13 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.data.sources.json_rows import bounded_lines, json_object
 from kvt_async.imports.foreign_log import (
-    MAX_LINE_MB,
     ForeignAnswer,
     ForeignLog,
     LogChoice,
     as_text,
     chosen,
+    records,
     unit_score,
 )
 
@@ -91,21 +90,11 @@ def read(path: Path, wanted: LogChoice) -> list[ForeignLog]:
     ]
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for where, line in bounded_lines(file, str(path), MAX_LINE_MB):
-            record = json_object(line, where, _SCHEMA)
-            missing = [name for name in _FIELDS if name not in record]
-            if missing:
-                raise ConfigError(f"without {' and '.join(missing)}", where=where, do=_SCHEMA)
-            yield where, record
-
-
 def _kinds(path: Path) -> tuple[set[str], set[str]]:
     """Metrics and filters that the file holds."""
     metrics: set[str] = set()
     filters: set[str] = set()
-    for where, record in _lines(path):
+    for where, record in records(path, _FIELDS, _SCHEMA):
         if not isinstance(record["metrics"], list):
             raise ConfigError("metrics is no list of names", where=where, do=_SCHEMA)
         metrics.update(str(name) for name in record["metrics"])
@@ -116,7 +105,7 @@ def _kinds(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _answers(path: Path, metric: str, variant: str) -> Iterator[ForeignAnswer]:
-    for where, record in _lines(path):
+    for where, record in records(path, _FIELDS, _SCHEMA):
         if str(record.get("filter", "none")) != variant:
             continue
         if metric not in record:

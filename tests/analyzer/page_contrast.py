@@ -1,7 +1,7 @@
 """JavaScript that tells what a page's text is hard to read against, and which headings skip a level."""
 
-CONTRAST = """
-(() => {
+# ratio(element): of its text's colour to what it stands on, as WCAG reckons.
+RATIO = """
   const lum = c => {
     const [r, g, b] = c.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
       .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -18,9 +18,12 @@ CONTRAST = """
     const [a, b] = [lum(getComputedStyle(e).color), lum(ground(e))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05);
   };
+"""
+CONTRAST = f"""
+(() => {{{RATIO}
   const texts = [...document.querySelectorAll('p, dt, dd, td, th, a, summary, h1, h2, h3, h4, pre, mark')];
   return Math.min(...texts.filter(e => e.textContent.trim()).map(ratio));
-})()
+}})()
 """
 # Words of charts whose contrast is less than AA asks, against the marks below their middle or the page. Charts of a
 # dark page go through invert(1) and hue-rotate(180deg), whose matrix is the CSS standard's, but cells of maps.

@@ -12,6 +12,7 @@ from queue import Queue
 import pytest
 
 from tests.analyzer.browser import Browser
+from tests.analyzer.page_contrast import RATIO
 from tests.servers.openai_server import Script, serving
 from tests.sweep_process import config_of, kvt, wait_for
 from tests.viewer.conftest import GROUP
@@ -22,27 +23,12 @@ pytestmark = pytest.mark.browser
 ROWS = "document.querySelectorAll('#list button').length"
 SHOWN = "document.getElementById('n').textContent"
 DETAIL = "document.getElementById('detail').innerText"
-CONTRAST = """
-(() => {
-  const lum = c => {
-    const [r, g, b] = c.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const c = getComputedStyle(e).backgroundColor;
-      if (!c.startsWith('rgba(0, 0, 0, 0')) return c;
-    }
-    return 'rgb(255, 255, 255)';
-  };
+CONTRAST = f"""
+(() => {{{RATIO}
   const texts = [...document.querySelectorAll('p, dt, dd, td, th, a, summary, h1, h2, h3, label, button, mark, span')];
-  return Math.min(...texts.filter(e => e.innerText?.trim() && e.checkVisibility() && !e.matches(':disabled'))
-    .map(e => {
-      const [a, b] = [lum(getComputedStyle(e).color), lum(ground(e))].sort((x, y) => y - x);
-      return (a + 0.05) / (b + 0.05);
-    }));
-})()
+  const isRead = e => e.innerText?.trim() && e.checkVisibility() && !e.matches(':disabled');
+  return Math.min(...texts.filter(isRead).map(ratio));
+}})()
 """
 ANSWERED = "Number(document.getElementById('counts').textContent.match(/: ([0-9,]+) answered/)?.[1].replace(',', ''))"
 WIDE = "document.documentElement.scrollWidth <= innerWidth"

@@ -81,6 +81,22 @@ def render(
     return [*messages, *begun], len(head) + len(context)
 
 
+def stored_messages(
+    rule: Mapping[str, Any], context: str, question: str, meta: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """The messages of a stored example, by the rule that its data set was prepared by (`datasets.prompt_json`)."""
+    messages, _ = render(
+        rule.get("template") or DEFAULT_TEMPLATE,
+        context,
+        question,
+        meta.get("turns") or (),
+        rule.get("system"),
+        context_parts(meta, context),
+        turn_prefix(rule.get("answer_prefix"), meta),
+    )
+    return messages
+
+
 def turn_prefix(place: str | None, meta: Mapping[str, Any]) -> str:
     """What the answer begins with, `meta.answer_prefix` without blanks around it; empty unless `place`
     (prompt.answer_prefix, of the rule that a dataset was prepared by) is `turn`."""
